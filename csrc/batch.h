@@ -1,0 +1,38 @@
+// What runs in one step, and the KV-cache edits that go before it. Made by the scheduler, eaten by the model; a value.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "params.h"
+
+namespace inferno {
+
+using Slot     = int32_t;  // one KV sequence, 0 .. parallel-1
+using Position = int32_t;  // index of a token in its sequence
+
+// Edits act on whole slots or on a slot's tail, which every KV layout can do.
+struct CacheEdit {
+    enum class Kind {
+        trim,  // forget the positions >= from of `slot`; from 0 empties it
+        copy,  // make `slot` hold the positions < from of `source`
+    };
+    Kind     kind;
+    Slot     slot;
+    Position from;
+    Slot     source = -1;
+};
+
+struct BatchRow {
+    Slot     slot;
+    Position position;
+    Token    token;
+    bool     want_logits;
+};
+
+struct Batch {
+    std::vector<CacheEdit> edits;  // applied in order, before the rows
+    std::vector<BatchRow>  rows;   // rows of one slot are contiguous, in position order; slots ascend
+};
+
+}  // namespace inferno

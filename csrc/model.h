@@ -1,0 +1,123 @@
+// The model as the rest of the engine sees it: a vocabulary, a KV cache and one function that computes a batch.
+//
+// LlamaModel (model.cpp) is the only code that calls llama_decode and llama_encode. Tests use a FakeModel.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "batch.h"
+#include "params.h"
+
+struct llama_model;
+struct llama_vocab;
+
+namespace inferno {
+
+// What a GGUF file says about itself; read without loading weights.
+struct ModelInfo {
+    std::string architecture;
+    std::string name;          // general.name, "" when absent
+    std::string description;   // e.g. "llama 135M Q4_1"
+    std::string quantization;  // e.g. "Q4_1"
+    uint64_t    n_params      = 0;
+    uint64_t    size_bytes    = 0;  // of the tensors
+    int32_t     context_train = 0;
+    int32_t     n_vocab       = 0;
+    int32_t     n_embd        = 0;
+    int32_t     n_layer       = 0;
+    bool        can_generate  = false;
+    bool        can_embed     = false;
+    std::string pooling;        // "mean", "cls", "last", "none", "rank"
+    std::string chat_template;  // Jinja source, "" when absent
+    std::map<std::string, std::string> metadata;  // scalar GGUF keys
+};
+
+struct MemoryEstimate {
+    uint64_t model_bytes   = 0;  // weights
+    uint64_t context_bytes = 0;  // KV cache
+    uint64_t compute_bytes = 0;  // scratch of the graph
+
+    uint64_t total() const { return model_bytes + context_bytes + compute_bytes; }
+};
+
+// Thread-safe; lives as long as its model.
+class Vocabulary {
+public:
+    virtual ~Vocabulary() = default;
+    virtual int32_t size() const = 0;
+    // The raw bytes a token stands for when text is generated; "" for control tokens.
+    virtual std::string_view piece(Token token) const = 0;
+    // True for tokens that end the generation (end of text, end of turn, ...).
+    virtual bool is_end(Token token) const = 0;
+    virtual const std::vector<Token> & end_tokens() const = 0;
+    // `add_special` adds what the model expects around a text (BOS, ...). `parse_special` reads the spelling of a
+    // control token, as in "<|im_end|>", as that token: never for text that a user wrote in a chat.
+    virtual std::vector<Token> tokenize(std::string_view text, bool add_special, bool parse_special) const = 0;
+    virtual std::string detokenize(const std::vector<Token> & tokens, bool render_special) const = 0;
+    // Null in tests; the grammar room needs llama.cpp's own vocabulary.
+    virtual const llama_vocab * native() const { return nullptr; }
+};
+
+enum class DecodeStatus {
+    ok,
+    no_space,  // the KV cache has no room; nothing changed
+    aborted,   // the abort flag was raised; the batch's slots must be trimmed to what was there before
+    failed,    // the batch's slots must be emptied
+};
+
+// Owned and called by one engine thread, vocabulary() and info() aside.
+class Model {
+public:
+    virtual ~Model() = default;
+
+    virtual const ModelInfo &  info() const = 0;
+    virtual const Vocabulary & vocabulary() const = 0;
+
+    virtual int32_t context_size() const = 0;  // tokens one sequence may hold
+    virtual int32_t parallel() const = 0;      // slots
+    virtual int32_t batch_size() const = 0;    // rows one decode() takes
+
+    // True when a tail of a slot can be forgotten (not so for recurrent models, which only forget whole slots).
+    virtual bool can_trim() const = 0;
+
+    virtual DecodeStatus decode(const Batch & batch) = 0;
+    // n_vocab logits of batch.rows[row]; valid until the next decode(). REQUIRES: the row wanted logits.
+    virtual const float * logits(size_t row) = 0;
+
+    // Saves the KV state of a slot, and puts it into another (or the same) slot later.
+    virtual std::vector<uint8_t> save(Slot slot) = 0;
+    virtual bool restore(Slot slot, const std::vector<uint8_t> & state) = 0;
+
+    // One L2-normalised vector of n_embd floats for each input. REQUIRES: info().can_embed; together the inputs
+    // have at most embed_batch_size() tokens and there are at most parallel() of them.
+    virtual std::vector<std::vector<float>> embed(const std::vector<std::vector<Token>> & inputs) = 0;
+    virtual int32_t embed_batch_size() const = 0;
+
+    // Any thread: makes a running decode() return `aborted` soon (CPU only), until cleared.
+    virtual void set_abort(bool abort) = 0;
+
+    virtual MemoryEstimate memory() const = 0;
+
+    // Null in tests; chat.* needs it for the model's own template.
+    virtual const llama_model * native() const { return nullptr; }
+};
+
+// Called with 0..1 while weights are read; returning false gives up the load.
+using LoadProgress = std::function<bool(float)>;
+
+// Throws Error(invalid_request) when the file cannot be loaded with these options.
+std::unique_ptr<Model> load_model(const std::string & path, const EngineOptions & options, const LoadProgress & progress);
+
+// Reads the header only. Throws Error(invalid_request).
+ModelInfo inspect_model(const std::string & path);
+
+// What loading with `options` would take, without reading weights. Throws Error(invalid_request).
+MemoryEstimate estimate_memory(const std::string & path, const EngineOptions & options);
+
+}  // namespace inferno

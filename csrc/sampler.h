@@ -1,0 +1,54 @@
+// SamplingParams -> a sampler; raw logits -> a token and, when asked, its log-probabilities.
+//
+// One Sampler belongs to one sequence and is used by one thread at a time. It has its own random numbers, so
+// what it draws depends on seed and logits alone, never on neighbours in the batch.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "event.h"
+#include "params.h"
+
+namespace inferno {
+
+class Vocabulary;  // model.h
+
+// Constrains the next token. Made by grammar.*; the sampler only asks.
+class TokenConstraint {
+public:
+    virtual ~TokenConstraint() = default;
+    // True when `token` may come next.
+    virtual bool allows(Token token) = 0;
+    // Sets the logits of every token that may not come next to -infinity.
+    virtual void mask(float * logits, int32_t n_vocab) = 0;
+    // Tells the constraint that `token` was chosen. REQUIRES: allows(token).
+    virtual void accept(Token token) = 0;
+};
+
+struct Sampled {
+    Token        token;
+    TokenLogprob logprob;  // filled only when SamplingParams::logprobs >= 0
+};
+
+class Sampler {
+public:
+    // `prompt` feeds the penalty window. `constraint` may be null.
+    // REQUIRES: validate(params) has passed, and `vocab` outlives the sampler.
+    Sampler(const SamplingParams & params, const Vocabulary & vocab, const std::vector<Token> & prompt,
+            std::unique_ptr<TokenConstraint> constraint);
+    ~Sampler();
+    Sampler(Sampler &&) noexcept;
+    Sampler & operator=(Sampler &&) noexcept;
+
+    // Draws the next token from `logits` (n_vocab raw values, not modified) and takes it into the history.
+    // `forbid_end` keeps end-of-text and stop tokens from being drawn (ignore_eos, min_tokens).
+    Sampled sample(const float * logits, bool forbid_end);
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace inferno
