@@ -1,0 +1,81 @@
+"""The C++ engine. Thread-safe; blocking calls release the GIL. Errors are `inferno.errors` exceptions."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
+
+class FieldRow(TypedDict):
+    """One knob: `type` is integer, number, boolean, string, strings, integers or token_biases; `min`/`max` bound
+    the value or a list's items; `max_items` a list; `max_length` a string's UTF-8 bytes. 0 means no such bound."""
+
+    name: str
+    type: str
+    default: Any
+    min: float
+    max: float
+    min_exclusive: bool
+    max_items: int
+    max_length: int
+    help: str
+
+def sampling_fields() -> list[FieldRow]: ...
+def engine_fields() -> list[FieldRow]: ...
+def validate_sampling(fields: dict[str, Any]) -> dict[str, Any]:
+    """Check names, types and ranges; None means the default. Returns only the fields given, in canonical types.
+
+    `logit_bias` is a mapping of token id (int or decimal string) to number. Raises InvalidRequest with the field.
+    """
+
+def validate_engine_options(fields: dict[str, Any]) -> dict[str, Any]: ...
+def inspect_model(path: str) -> dict[str, Any]:
+    """The fields of `inferno.request.ModelInfo`, from the file's header. Raises InvalidRequest."""
+
+def estimate_memory(path: str, options: dict[str, Any]) -> dict[str, int]:
+    """`model_bytes`, `context_bytes`, `compute_bytes`, `total_bytes` that loading would take."""
+
+def set_log_callback(callback: Callable[[int, str], None] | None) -> None:
+    """Receive llama.cpp's log lines: level 1 error, 2 warning, 3 info, 4 debug."""
+
+class Engine:
+    def __init__(
+        self, path: str, options: dict[str, Any] = ..., progress: Callable[[float], bool] | None = ...
+    ) -> None:
+        """Load a GGUF file and start the engine thread. Raises InvalidRequest, ServiceUnavailable."""
+
+    @property
+    def info(self) -> dict[str, Any]: ...
+    @property
+    def context_size(self) -> int: ...
+    @property
+    def memory(self) -> dict[str, int]: ...
+    @property
+    def wake_fd(self) -> int:
+        """Readable when events wait. Reading it is `drain`'s business."""
+
+    def tokenize(self, text: str, add_special: bool = ..., parse_special: bool = ...) -> list[int]: ...
+    def detokenize(self, tokens: Sequence[int], render_special: bool = ...) -> str: ...
+    def render_chat(self, messages: Sequence[tuple[str, str]]) -> tuple[list[int], list[str]]:
+        """(tokens, stop texts) for (role, content) messages, by the model's own template."""
+
+    def submit(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sequence[dict[str, Any]],
+        priority: int = ...,
+        timeout_s: float | None = ...,
+        cache_salt: int = ...,
+    ) -> list[int]:
+        """Take queue places for all sequences or for none; sequence ids in order."""
+
+    def submit_embeddings(
+        self, inputs: Sequence[Sequence[int]], priority: int = ..., timeout_s: float | None = ...
+    ) -> list[int]: ...
+    def cancel(self, sequence_ids: Sequence[int]) -> None: ...
+    def drain(self) -> list[tuple[Any, ...]]:
+        """Events since the last call: tuples laid out as `inferno.request.Delta` (tag 0) and `Finish` (tag 1)."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until events wait or the time is over; True when events wait."""
+
+    def stats(self) -> dict[str, Any]: ...
+    def close(self, grace_s: float = ...) -> None:
+        """Refuse new work, wait up to `grace_s` seconds for accepted work, cancel the rest, free the model."""
