@@ -1,0 +1,589 @@
+// Python <-> C++ translation and GIL release; no policy.
+//
+// Knobs are folded from the descriptor rows of params.h. Events leave as plain tuples laid out as the array-like
+// structs of inferno/request.py, so that a worker process can put them on the wire without touching them.
+
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cmath>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "engine.h"
+#include "model.h"
+#include "params.h"
+
+namespace py = pybind11;
+
+namespace inferno {
+namespace {
+
+// ---- errors -----------------------------------------------------------------------------------------------------
+
+void raise_python(const Error & error) {
+    const py::module_ errors = py::module_::import("inferno.errors");
+    const py::object  type   = errors.attr("BY_CODE")[error_code_name(error.code())];
+    py::dict          keywords;
+    if (!error.field().empty() && PyObject_IsSubclass(type.ptr(), errors.attr("InvalidRequest").ptr()) == 1) {
+        keywords["field"] = error.field();
+    }
+    const py::object exception = type(error.what(), **keywords);
+    PyErr_SetObject(type.ptr(), exception.ptr());
+}
+
+[[noreturn]] void refuse(const std::string & field, const std::string & expected) {
+    throw Error(ErrorCode::invalid_request, field + " must be " + expected + ".", field);
+}
+
+// ---- Python value -> member of a params struct ------------------------------------------------------------------
+
+int64_t read_integer(const std::string & field, py::handle value) {
+    if (PyBool_Check(value.ptr()) == 0 && PyLong_Check(value.ptr()) != 0) {
+        int           overflow = 0;
+        const int64_t result   = PyLong_AsLongLongAndOverflow(value.ptr(), &overflow);
+        if (overflow == 0) {
+            return result;
+        }
+        return overflow > 0 ? std::numeric_limits<int64_t>::max() : std::numeric_limits<int64_t>::min();
+    }
+    if (PyFloat_Check(value.ptr()) != 0) {
+        const double number = PyFloat_AS_DOUBLE(value.ptr());
+        if (std::nearbyint(number) == number && std::fabs(number) <= kMaxSafeJson) {
+            return static_cast<int64_t>(number);
+        }
+    }
+    refuse(field, "an integer");
+}
+
+double read_number(const std::string & field, py::handle value) {
+    if (PyFloat_Check(value.ptr()) != 0) {
+        return PyFloat_AS_DOUBLE(value.ptr());
+    }
+    if (PyBool_Check(value.ptr()) != 0 || PyLong_Check(value.ptr()) == 0) {
+        refuse(field, "a number");
+    }
+    const double result = PyLong_AsDouble(value.ptr());
+    if (PyErr_Occurred() != nullptr) {
+        PyErr_Clear();
+        refuse(field, "a number in range");
+    }
+    return result;
+}
+
+std::string read_string(const std::string & field, py::handle value) {
+    if (PyUnicode_Check(value.ptr()) == 0) {
+        refuse(field, "a string");
+    }
+    Py_ssize_t   size = 0;
+    const char * utf8 = PyUnicode_AsUTF8AndSize(value.ptr(), &size);
+    if (utf8 == nullptr) {
+        PyErr_Clear();
+        refuse(field, "valid Unicode text");
+    }
+    return std::string(utf8, static_cast<size_t>(size));
+}
+
+bool is_list(py::handle value) {
+    return PyList_Check(value.ptr()) != 0 || PyTuple_Check(value.ptr()) != 0;
+}
+
+template <class Read>
+auto read_list(const std::string & field, py::handle value, size_t max_items, Read read) {
+    if (!is_list(value)) {
+        refuse(field, "a list");
+    }
+    const auto items = py::reinterpret_borrow<py::sequence>(value);
+    if (max_items != 0 && items.size() > max_items) {
+        refuse(field, "a list of at most " + std::to_string(max_items) + " items");
+    }
+    std::vector<decltype(read(field, value))> result;
+    result.reserve(items.size());
+    for (size_t i = 0; i < items.size(); ++i) {
+        result.push_back(read(field + "[" + std::to_string(i) + "]", items[i]));
+    }
+    return result;
+}
+
+// Outside the type's range means outside the row's range as well; the end of the type lets validate() say so.
+Token read_token(const std::string & field, py::handle value) {
+    const int64_t number = read_integer(field, value);
+    return static_cast<Token>(std::clamp<int64_t>(number, std::numeric_limits<Token>::min(),
+                                                  std::numeric_limits<Token>::max()));
+}
+
+std::vector<LogitBias> read_biases(const std::string & field, py::handle value, size_t max_items) {
+    if (PyDict_Check(value.ptr()) == 0) {
+        refuse(field, "an object of token id to number");
+    }
+    const auto items = py::reinterpret_borrow<py::dict>(value);
+    if (items.size() > max_items) {
+        refuse(field, "an object of at most " + std::to_string(max_items) + " items");
+    }
+    std::vector<LogitBias> result;
+    for (const auto & [key, bias] : items) {
+        py::object number = py::reinterpret_borrow<py::object>(key);
+        if (PyUnicode_Check(key.ptr()) != 0) {
+            number = py::reinterpret_steal<py::object>(PyLong_FromUnicodeObject(key.ptr(), 10));
+            if (!number) {
+                PyErr_Clear();
+                refuse(field, "an object whose keys are token ids");
+            }
+        }
+        const Token token = read_token(field, number);
+        if (token < 0) {
+            refuse(field, "an object whose keys are token ids");
+        }
+        result.push_back({token, static_cast<float>(read_number(field + "." + std::to_string(token), bias))});
+    }
+    return result;
+}
+
+template <class Owner, class T>
+void read_field(const Field<Owner, T> & row, py::handle value, Owner & out) {
+    const std::string name = row.name;
+    if constexpr (std::is_same_v<T, bool>) {
+        if (PyBool_Check(value.ptr()) == 0) {
+            refuse(name, "true or false");
+        }
+        out.*row.member = value.ptr() == Py_True;
+    } else if constexpr (std::is_same_v<T, int32_t>) {
+        out.*row.member = read_token(name, value);
+    } else if constexpr (std::is_same_v<T, std::optional<int64_t>>) {
+        out.*row.member = read_integer(name, value);
+    } else if constexpr (std::is_same_v<T, float>) {
+        out.*row.member = static_cast<float>(read_number(name, value));
+    } else if constexpr (std::is_same_v<T, std::string>) {
+        out.*row.member = read_string(name, value);
+    } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+        out.*row.member = PyUnicode_Check(value.ptr()) != 0
+                              ? std::vector<std::string>{read_string(name, value)}
+                              : read_list(name, value, row.max_items, read_string);
+    } else if constexpr (std::is_same_v<T, std::vector<Token>>) {
+        out.*row.member = read_list(name, value, row.max_items, read_token);
+    } else {
+        static_assert(std::is_same_v<T, std::vector<LogitBias>>);
+        out.*row.member = read_biases(name, value, row.max_items);
+    }
+}
+
+template <class Table, class Visit>
+void for_each_row(const Table & table, Visit visit) {
+    std::apply([&](const auto &... rows) { (visit(rows), ...); }, table);
+}
+
+// `fields` -> struct; `given` is called with each row that had a value.
+template <class Owner, class Table, class Given>
+Owner read_fields(const Table & table, const py::dict & fields, Given given) {
+    Owner  result;
+    size_t n_known = 0;
+    for_each_row(table, [&](const auto & row) {
+        if (!fields.contains(row.name)) {
+            return;
+        }
+        ++n_known;
+        const py::object value = fields[row.name];
+        if (!value.is_none()) {
+            read_field(row, value, result);
+            given(row);
+        }
+    });
+    if (n_known != fields.size()) {
+        for (const auto & item : fields) {
+            bool known = false;
+            for_each_row(table, [&](const auto & row) { known = known || item.first.equal(py::str(row.name)); });
+            if (!known) {
+                const std::string name = py::str(item.first);
+                throw Error(ErrorCode::invalid_request, "There is no field named " + name + ".", name);
+            }
+        }
+    }
+    validate(result);
+    return result;
+}
+
+template <class Owner, class Table>
+Owner read_fields(const Table & table, const py::dict & fields) {
+    return read_fields<Owner>(table, fields, [](const auto &) {});
+}
+
+// ---- member of a params struct -> Python value ------------------------------------------------------------------
+
+template <class T>
+py::object to_python(const T & value) {
+    if constexpr (std::is_same_v<T, std::vector<LogitBias>>) {
+        py::dict result;
+        for (const LogitBias & item : value) {
+            result[py::int_(item.token)] = item.bias;
+        }
+        return result;
+    } else {
+        return py::cast(value);
+    }
+}
+
+template <class T>
+const char * type_name() {
+    if constexpr (std::is_same_v<T, bool>) {
+        return "boolean";
+    } else if constexpr (std::is_same_v<T, int32_t> || std::is_same_v<T, std::optional<int64_t>>) {
+        return "integer";
+    } else if constexpr (std::is_same_v<T, float>) {
+        return "number";
+    } else if constexpr (std::is_same_v<T, std::string>) {
+        return "string";
+    } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+        return "strings";
+    } else if constexpr (std::is_same_v<T, std::vector<Token>>) {
+        return "integers";
+    } else {
+        return "token_biases";
+    }
+}
+
+template <class Owner, class Table>
+py::list describe(const Table & table) {
+    const Owner defaults;
+    py::list    result;
+    for_each_row(table, [&](const auto & row) {
+        using T = std::decay_t<decltype(defaults.*row.member)>;
+        py::dict item;
+        item["name"]          = row.name;
+        item["type"]          = type_name<T>();
+        item["default"]       = to_python(defaults.*row.member);
+        item["min"]           = row.min;
+        item["max"]           = row.max;
+        item["min_exclusive"] = row.min_exclusive;
+        item["max_items"]     = row.max_items;
+        item["max_length"]    = row.max_length;
+        item["help"]          = row.help;
+        result.append(item);
+    });
+    return result;
+}
+
+template <class Owner, class Table>
+py::dict validate_fields(const Table & table, const py::dict & fields) {
+    std::vector<std::function<void(const Owner &, py::dict &)>> copies;
+    const Owner parsed = read_fields<Owner>(table, fields, [&](const auto & row) {
+        copies.push_back([row](const Owner & owner, py::dict & out) { out[row.name] = to_python(owner.*row.member); });
+    });
+    py::dict result;
+    for (const auto & copy : copies) {
+        copy(parsed, result);
+    }
+    return result;
+}
+
+// ---- values out -------------------------------------------------------------------------------------------------
+
+py::dict to_dict(const ModelInfo & info) {
+    py::dict result;
+    result["architecture"]  = info.architecture;
+    result["name"]          = info.name;
+    result["description"]   = info.description;
+    result["quantization"]  = info.quantization;
+    result["n_params"]      = info.n_params;
+    result["size_bytes"]    = info.size_bytes;
+    result["context_train"] = info.context_train;
+    result["n_vocab"]       = info.n_vocab;
+    result["n_embd"]        = info.n_embd;
+    result["n_layer"]       = info.n_layer;
+    result["can_generate"]  = info.can_generate;
+    result["can_embed"]     = info.can_embed;
+    result["pooling"]       = info.pooling;
+    result["chat_template"] = info.chat_template;
+    result["metadata"]      = info.metadata;
+    return result;
+}
+
+py::dict to_dict(const MemoryEstimate & memory) {
+    py::dict result;
+    result["model_bytes"]   = memory.model_bytes;
+    result["context_bytes"] = memory.context_bytes;
+    result["compute_bytes"] = memory.compute_bytes;
+    result["total_bytes"]   = memory.total();
+    return result;
+}
+
+py::dict to_dict(const EngineStats & stats) {
+    py::dict result;
+    result["running"]                 = stats.running;
+    result["waiting"]                 = stats.waiting;
+    result["kv_tokens_used"]          = stats.kv_tokens_used;
+    result["kv_tokens_total"]         = stats.kv_tokens_total;
+    result["steps_total"]             = stats.steps_total;
+    result["rows_total"]              = stats.rows_total;
+    result["prompt_tokens_total"]     = stats.prompt_tokens_total;
+    result["cached_tokens_total"]     = stats.cached_tokens_total;
+    result["completion_tokens_total"] = stats.completion_tokens_total;
+    result["preemptions_total"]       = stats.preemptions_total;
+    result["busy_ms_total"]           = stats.busy_ms_total;
+    return result;
+}
+
+py::list to_python(const std::vector<TokenLogprob> & logprobs) {
+    py::list result;
+    for (const TokenLogprob & item : logprobs) {
+        py::list top;
+        for (const TopLogprob & other : item.top) {
+            top.append(py::make_tuple(other.token, other.logprob, py::bytes(other.bytes)));
+        }
+        result.append(py::make_tuple(item.token, item.logprob, py::bytes(item.bytes), top));
+    }
+    return result;
+}
+
+py::tuple to_python(const Delta & delta) {
+    return py::make_tuple(0, delta.id, delta.text, delta.n_tokens, to_python(delta.logprobs));
+}
+
+py::tuple to_python(const Finish & finish) {
+    const auto usage =
+        py::make_tuple(finish.usage.prompt_tokens, finish.usage.completion_tokens, finish.usage.cached_tokens);
+    const auto timings = py::make_tuple(finish.timings.queue_ms, finish.timings.prefill_ms, finish.timings.decode_ms);
+    py::object error   = py::none();
+    if (finish.reason == FinishReason::error || finish.reason == FinishReason::timeout) {
+        error = py::make_tuple(error_code_name(finish.error_code), finish.error_message);
+    }
+    py::object embedding = py::none();
+    if (!finish.embedding.empty()) {
+        embedding = py::bytes(reinterpret_cast<const char *>(finish.embedding.data()),
+                              finish.embedding.size() * sizeof(float));
+    }
+    return py::make_tuple(1, finish.id, finish_reason_name(finish.reason), usage, timings, finish.stop_match, error,
+                          embedding);
+}
+
+py::list to_python(const std::vector<Event> & events) {
+    py::list result(events.size());
+    for (size_t i = 0; i < events.size(); ++i) {
+        result[i] = std::visit([](const auto & event) { return to_python(event); }, events[i]);
+    }
+    return result;
+}
+
+// ---- the engine -------------------------------------------------------------------------------------------------
+
+std::vector<std::vector<Token>> read_prompts(const py::sequence & prompts, const char * field) {
+    std::vector<std::vector<Token>> result;
+    for (const py::handle prompt : prompts) {
+        result.push_back(read_list(field, prompt, 0, read_token));
+    }
+    return result;
+}
+
+// Reports to Python at most once per percent, and keeps an exception until the GIL is held again.
+class ProgressReport {
+public:
+    explicit ProgressReport(py::object callback) : callback_(std::move(callback)) {}
+
+    LoadProgress function() {
+        if (callback_.is_none()) {
+            return {};
+        }
+        return [this](float fraction) { return report(fraction); };
+    }
+
+    void rethrow() {
+        if (error_) {
+            throw py::error_already_set(*error_);
+        }
+    }
+
+private:
+    bool report(float fraction) {
+        const int percent = static_cast<int>(fraction * 100);
+        if (percent == percent_) {
+            return true;
+        }
+        percent_ = percent;
+        const py::gil_scoped_acquire gil;
+        try {
+            return py::cast<bool>(callback_(fraction));
+        } catch (py::error_already_set & error) {
+            error_ = std::make_unique<py::error_already_set>(error);
+            return false;
+        }
+    }
+
+    py::object                               callback_;
+    int                                      percent_ = -1;
+    std::unique_ptr<py::error_already_set>   error_;
+};
+
+class PyEngine {
+public:
+    PyEngine(const std::string & path, const py::dict & fields, py::object progress) {
+        const auto     options = read_fields<EngineOptions>(kEngineFields, fields);
+        ProgressReport report(std::move(progress));
+        try {
+            const py::gil_scoped_release     nogil;
+            const std::shared_ptr<Model>     model = load_model(path, options, report.function());
+            info_                                  = model->info();
+            context_size_                          = model->context_size();
+            memory_                                = model->memory();
+            engine_                                = std::make_unique<Engine>(model, options);
+        } catch (const Error &) {
+            report.rethrow();
+            throw;
+        }
+    }
+
+    ~PyEngine() {
+        const py::gil_scoped_release nogil;
+        engine_.reset();
+    }
+
+    std::vector<Token> tokenize(const std::string & text, bool add_special, bool parse_special) const {
+        const auto model = engine_->model();
+        return model->vocabulary().tokenize(text, add_special, parse_special);
+    }
+
+    py::str detokenize(const std::vector<Token> & tokens, bool render_special) const {
+        const auto model = engine_->model();
+        for (Token token : tokens) {
+            if (token < 0 || token >= info_.n_vocab) {
+                throw Error(ErrorCode::invalid_request, "A token id is outside the vocabulary.", "tokens");
+            }
+        }
+        const std::string text = model->vocabulary().detokenize(tokens, render_special);
+        return py::reinterpret_steal<py::str>(
+            PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
+    }
+
+    py::tuple render_chat(const std::vector<std::pair<std::string, std::string>> & messages) {
+        ChatTemplate::Prompt prompt;
+        {
+            const py::gil_scoped_release nogil;
+            std::vector<ChatMessage>     chat;
+            for (const auto & [role, content] : messages) {
+                chat.push_back({role, content});
+            }
+            prompt = engine_->chat().chat_template->render(chat);
+        }
+        return py::make_tuple(prompt.tokens, prompt.stop);
+    }
+
+    std::vector<RequestId> submit(const py::sequence & prompts, const py::sequence & sampling, int32_t priority,
+                                  std::optional<double> timeout_s, uint64_t cache_salt) {
+        if (prompts.size() != sampling.size()) {
+            throw Error(ErrorCode::internal_error, "submit() needs one sampling mapping for each prompt.");
+        }
+        std::vector<GenerationSpec> specs;
+        auto                        tokens = read_prompts(prompts, "prompt");
+        for (size_t i = 0; i < tokens.size(); ++i) {
+            auto params = read_fields<SamplingParams>(kSamplingFields, py::dict(sampling[i]));
+            specs.push_back({std::move(tokens[i]), std::move(params), priority, timeout_s, cache_salt});
+        }
+        const py::gil_scoped_release nogil;
+        return engine_->submit(std::move(specs));
+    }
+
+    std::vector<RequestId> submit_embeddings(const py::sequence & inputs, int32_t priority,
+                                             std::optional<double> timeout_s) {
+        std::vector<EmbeddingSpec> specs;
+        for (auto & tokens : read_prompts(inputs, "input")) {
+            specs.push_back({std::move(tokens), priority, timeout_s});
+        }
+        const py::gil_scoped_release nogil;
+        return engine_->submit_embeddings(std::move(specs));
+    }
+
+    void cancel(const std::vector<RequestId> & ids) {
+        const py::gil_scoped_release nogil;
+        engine_->cancel(ids);
+    }
+
+    py::list drain() { return to_python(engine_->events().drain()); }
+
+    bool wait(double timeout_s) {
+        const py::gil_scoped_release nogil;
+        return engine_->events().wait(std::chrono::duration<double>(timeout_s));
+    }
+
+    void close(double grace_s) {
+        const py::gil_scoped_release nogil;
+        engine_->close(grace_s);
+    }
+
+    py::dict info() const { return to_dict(info_); }
+    py::dict memory() const { return to_dict(memory_); }
+    int32_t  context_size() const { return context_size_; }
+    int      wake_fd() const { return engine_->events().fd(); }
+    py::dict stats() const { return to_dict(engine_->stats()); }
+
+private:
+    std::unique_ptr<Engine> engine_;
+    ModelInfo               info_;
+    MemoryEstimate          memory_;
+    int32_t                 context_size_ = 0;
+};
+
+void bind_engine(py::module_ & m) {
+    using namespace py::literals;
+    py::class_<PyEngine>(m, "Engine")
+        .def(py::init<const std::string &, const py::dict &, py::object>(), "path"_a, "options"_a = py::dict(),
+             "progress"_a = py::none())
+        .def_property_readonly("info", &PyEngine::info)
+        .def_property_readonly("context_size", &PyEngine::context_size)
+        .def_property_readonly("memory", &PyEngine::memory)
+        .def_property_readonly("wake_fd", &PyEngine::wake_fd)
+        .def("tokenize", &PyEngine::tokenize, "text"_a, "add_special"_a = true, "parse_special"_a = true,
+             py::call_guard<py::gil_scoped_release>())
+        .def("detokenize", &PyEngine::detokenize, "tokens"_a, "render_special"_a = false)
+        .def("render_chat", &PyEngine::render_chat, "messages"_a)
+        .def("submit", &PyEngine::submit, "prompts"_a, "sampling"_a, "priority"_a = 0, "timeout_s"_a = py::none(),
+             "cache_salt"_a = 0)
+        .def("submit_embeddings", &PyEngine::submit_embeddings, "inputs"_a, "priority"_a = 0,
+             "timeout_s"_a = py::none())
+        .def("cancel", &PyEngine::cancel, "sequence_ids"_a)
+        .def("drain", &PyEngine::drain)
+        .def("wait", &PyEngine::wait, "timeout_s"_a)
+        .def("stats", &PyEngine::stats)
+        .def("close", &PyEngine::close, "grace_s"_a = 0.0);
+}
+
+}  // namespace
+}  // namespace inferno
+
+PYBIND11_MODULE(_core, m) {
+    using namespace inferno;
+    using namespace py::literals;
+    py::register_exception_translator([](std::exception_ptr pointer) {
+        try {
+            if (pointer) {
+                std::rethrow_exception(pointer);
+            }
+        } catch (const Error & error) {
+            raise_python(error);
+        }
+    });
+    m.def("sampling_fields", [] { return describe<SamplingParams>(kSamplingFields); });
+    m.def("engine_fields", [] { return describe<EngineOptions>(kEngineFields); });
+    m.def("validate_sampling",
+          [](const py::dict & fields) { return validate_fields<SamplingParams>(kSamplingFields, fields); }, "fields"_a);
+    m.def("validate_engine_options",
+          [](const py::dict & fields) { return validate_fields<EngineOptions>(kEngineFields, fields); }, "fields"_a);
+    m.def("inspect_model", [](const std::string & path) {
+        ModelInfo info;
+        {
+            const py::gil_scoped_release nogil;
+            info = inspect_model(path);
+        }
+        return to_dict(info);
+    }, "path"_a);
+    m.def("estimate_memory", [](const std::string & path, const py::dict & fields) {
+        const auto     options = read_fields<EngineOptions>(kEngineFields, fields);
+        MemoryEstimate memory;
+        {
+            const py::gil_scoped_release nogil;
+            memory = estimate_memory(path, options);
+        }
+        return to_dict(memory);
+    }, "path"_a, "options"_a = py::dict());
+    bind_engine(m);
+}

@@ -1,0 +1,533 @@
+#include "engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "grammar.h"
+
+namespace inferno {
+
+namespace {
+
+// A sequence that took part in this many failed steps is given up, so that it cannot drag others along for ever.
+constexpr int32_t kMaxFailures = 2;
+
+double milliseconds(TimePoint from, TimePoint to) {
+    return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+std::optional<TimePoint> deadline_after(TimePoint now, std::optional<double> timeout_s) {
+    if (!timeout_s) {
+        return std::nullopt;
+    }
+    return now + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(*timeout_s));
+}
+
+SchedulerOptions scheduler_options(const Model & model, const EngineOptions & options) {
+    return {model.parallel(), model.batch_size(), static_cast<double>(options.step_budget_ms), options.prefix_cache,
+            model.can_trim()};
+}
+
+Timings timings_of(const Sequence & sequence, TimePoint now) {
+    Timings         timings;
+    const TimePoint scheduled   = sequence.scheduled.value_or(now);
+    const TimePoint first_token = sequence.first_token.value_or(now);
+    timings.queue_ms            = milliseconds(sequence.accepted, scheduled);
+    timings.prefill_ms          = milliseconds(scheduled, first_token);
+    timings.decode_ms           = milliseconds(first_token, now);
+    return timings;
+}
+
+}  // namespace
+
+Engine::Engine(std::shared_ptr<Model> model, const EngineOptions & options)
+    : options_(options), capacity_(static_cast<size_t>(options.queue_size) + static_cast<size_t>(model->parallel())),
+      worker_(model.get()), vocabulary_(model->vocabulary()), scheduler_(scheduler_options(*model, options)),
+      model_(std::move(model)) {
+    stats_.kv_tokens_total = static_cast<int64_t>(worker_->parallel()) * worker_->context_size();
+    thread_                = std::thread([this] { run(); });
+}
+
+Engine::~Engine() {
+    close(0);
+}
+
+std::shared_ptr<const Model> Engine::model() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!model_) {
+        throw Error(ErrorCode::service_unavailable, "The model has been unloaded.");
+    }
+    return model_;
+}
+
+Engine::Chat Engine::chat() {
+    std::shared_ptr<const Model>      alive = model();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!chat_) {
+        chat_ = std::make_shared<const ChatTemplate>(*alive);
+    }
+    return {std::move(alive), chat_};
+}
+
+void Engine::check_room_locked(size_t n_new) const {
+    if (closing_ || failed_) {
+        throw Error(ErrorCode::service_unavailable, failed_ ? "The engine has failed." : "The model is being unloaded.");
+    }
+    if (accepted_.size() + n_new > capacity_) {
+        throw Error(ErrorCode::service_unavailable, "The queue is full.");
+    }
+}
+
+void Engine::check_prompt(const std::vector<Token> & prompt, int32_t limit) const {
+    if (prompt.empty()) {
+        throw Error(ErrorCode::invalid_request, "The prompt is empty.", "prompt");
+    }
+    if (prompt.size() > static_cast<size_t>(limit)) {
+        throw Error(ErrorCode::context_length_exceeded,
+                    "The prompt has " + std::to_string(prompt.size()) + " tokens; at most " + std::to_string(limit) +
+                        " fit.",
+                    "prompt");
+    }
+    for (Token token : prompt) {
+        if (token < 0 || token >= vocabulary_.size()) {
+            throw Error(ErrorCode::invalid_request, "The prompt has a token id outside the vocabulary.", "prompt");
+        }
+    }
+}
+
+std::unique_ptr<Sequence> Engine::make_sequence(GenerationSpec && spec, TimePoint now) const {
+    validate(spec.params);
+    // One position must be left for the first generated token.
+    check_prompt(spec.prompt, worker_->context_size() - 1);
+    for (const LogitBias & bias : spec.params.logit_bias) {
+        if (bias.token < 0 || bias.token >= vocabulary_.size()) {
+            throw Error(ErrorCode::invalid_request, "logit_bias names a token outside the vocabulary.", "logit_bias");
+        }
+    }
+    auto constraint = make_grammar(spec.params.grammar, vocabulary_);
+    const auto n_prompt    = static_cast<int32_t>(spec.prompt.size());
+    spec.params.max_tokens = std::min(spec.params.max_tokens, worker_->context_size() - n_prompt);
+
+    auto sequence = std::make_unique<Sequence>(0, std::move(spec.prompt), std::move(spec.params));
+    sequence->priority   = spec.priority;
+    sequence->cache_salt = spec.cache_salt;
+    sequence->accepted   = now;
+    sequence->deadline   = deadline_after(now, spec.timeout_s);
+    sequence->sampler.emplace(sequence->params, vocabulary_, sequence->tokens, std::move(constraint));
+    return sequence;
+}
+
+std::vector<RequestId> Engine::submit(std::vector<GenerationSpec> specs) {
+    const std::shared_ptr<const Model> alive = model();
+    if (!alive->info().can_generate) {
+        throw Error(ErrorCode::invalid_request, "The model does not generate text.", "model");
+    }
+    const TimePoint                        now = Clock::now();
+    std::vector<std::unique_ptr<Sequence>> made;
+    for (GenerationSpec & spec : specs) {
+        made.push_back(make_sequence(std::move(spec), now));
+    }
+    std::vector<RequestId>            ids;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    check_room_locked(made.size());
+    for (auto & sequence : made) {
+        sequence->id = next_id_++;
+        ids.push_back(sequence->id);
+        accepted_.insert(sequence->id);
+        submitted_.push_back(std::move(sequence));
+    }
+    commands_.notify_one();
+    return ids;
+}
+
+std::vector<RequestId> Engine::submit_embeddings(std::vector<EmbeddingSpec> specs) {
+    const std::shared_ptr<const Model> alive = model();
+    if (!alive->info().can_embed) {
+        throw Error(ErrorCode::invalid_request, "The model does not make embeddings.", "model");
+    }
+    const int32_t limit = std::min(alive->context_size(), alive->embed_batch_size());
+    for (const EmbeddingSpec & spec : specs) {
+        check_prompt(spec.input, limit);
+    }
+    const TimePoint                   now = Clock::now();
+    std::vector<RequestId>            ids;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    check_room_locked(specs.size());
+    for (EmbeddingSpec & spec : specs) {
+        const RequestId id = next_id_++;
+        ids.push_back(id);
+        accepted_.insert(id);
+        submitted_embeddings_.push_back(
+            {id, std::move(spec.input), spec.priority, now, deadline_after(now, spec.timeout_s)});
+    }
+    commands_.notify_one();
+    return ids;
+}
+
+void Engine::cancel(const std::vector<RequestId> & ids) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    cancelled_.insert(cancelled_.end(), ids.begin(), ids.end());
+    const auto is_cancelled = [this](RequestId id) {
+        return std::find(cancelled_.begin(), cancelled_.end(), id) != cancelled_.end();
+    };
+    // A running step is cut short only when it works for nobody any more.
+    if (model_ && !step_requests_.empty() && std::all_of(step_requests_.begin(), step_requests_.end(), is_cancelled)) {
+        model_->set_abort(true);
+    }
+    commands_.notify_one();
+}
+
+EngineStats Engine::stats() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return stats_;
+}
+
+void Engine::close(double grace_s) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    closing_ = true;
+    commands_.notify_one();
+    const auto ended = [this] { return thread_ended_; };
+    if (!ended_.wait_for(lock, std::chrono::duration<double>(grace_s), ended)) {
+        stop_now_ = true;
+        if (model_) {
+            model_->set_abort(true);
+        }
+        commands_.notify_one();
+        ended_.wait(lock, ended);
+    }
+    lock.unlock();
+    std::call_once(joined_, [this] { thread_.join(); });
+    lock.lock();
+    chat_.reset();
+    model_.reset();
+}
+
+void Engine::run() {
+    std::string failure;
+    try {
+        loop();
+    } catch (const std::exception &) {
+        failure = "The engine failed unexpectedly.";
+    }
+    Frame frame;
+    if (!failure.empty()) {
+        finish_all(failure, frame);
+    }
+    publish(frame);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    thread_ended_ = true;
+    ended_.notify_all();
+}
+
+void Engine::loop() {
+    while (take_commands()) {
+        Frame frame;
+        drop_dead(frame);
+        if (!embeddings_.empty()) {
+            embed(frame);
+            publish(frame);
+        }
+        if (!sequences_.empty()) {
+            step(frame);
+        }
+        publish(frame);
+    }
+}
+
+bool Engine::idle() const {
+    return sequences_.empty() && embeddings_.empty();
+}
+
+bool Engine::take_commands() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    stats_.running = static_cast<int32_t>(scheduler_.running().size());
+    stats_.waiting = static_cast<int32_t>(scheduler_.waiting().size() + embeddings_.size());
+    step_requests_.clear();
+    const auto nothing_new = [this] { return submitted_.empty() && submitted_embeddings_.empty(); };
+    while (idle() && nothing_new() && !closing_) {
+        cancelled_.clear();
+        commands_.wait(lock);
+    }
+    for (auto & sequence : submitted_) {
+        scheduler_.add(sequence.get());
+        const RequestId id = sequence->id;
+        sequences_.emplace(id, std::move(sequence));
+    }
+    submitted_.clear();
+    std::move(submitted_embeddings_.begin(), submitted_embeddings_.end(), std::back_inserter(embeddings_));
+    submitted_embeddings_.clear();
+    std::stable_sort(embeddings_.begin(), embeddings_.end(),
+                     [](const Embedding & a, const Embedding & b) { return a.priority > b.priority; });
+    dead_.insert(cancelled_.begin(), cancelled_.end());
+    cancelled_.clear();
+    if (stop_now_) {
+        dead_.insert(accepted_.begin(), accepted_.end());
+    }
+    worker_->set_abort(false);
+    return !(closing_ && idle());
+}
+
+void Engine::drop_dead(Frame & frame) {
+    const TimePoint now = Clock::now();
+    const auto      ending = [&](RequestId id, const std::optional<TimePoint> & deadline) {
+        if (dead_.count(id) != 0) {
+            return std::optional<FinishReason>(FinishReason::cancelled);
+        }
+        return deadline && *deadline <= now ? std::optional<FinishReason>(FinishReason::timeout) : std::nullopt;
+    };
+    std::vector<std::pair<Sequence *, FinishReason>> ended;
+    for (const auto & [id, sequence] : sequences_) {
+        if (const auto reason = ending(id, sequence->deadline)) {
+            ended.emplace_back(sequence.get(), *reason);
+        }
+    }
+    for (const auto & [sequence, reason] : ended) {
+        finish(*sequence, reason, frame);
+    }
+    const auto embedding_ended = [&](const Embedding & work) {
+        const auto reason = ending(work.id, work.deadline);
+        if (reason) {
+            finish_embedding(work, *reason, {}, frame);
+        }
+        return reason.has_value();
+    };
+    embeddings_.erase(std::remove_if(embeddings_.begin(), embeddings_.end(), embedding_ended), embeddings_.end());
+    dead_.clear();
+}
+
+void Engine::step(Frame & frame) {
+    const Step step = scheduler_.plan(Clock::now());
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        for (const Step::Part & part : step.parts) {
+            step_requests_.insert(part.sequence->id);
+        }
+    }
+    move_states(step);
+    const TimePoint    start  = Clock::now();
+    const DecodeStatus status = worker_->decode(step.batch);
+    const double       ms     = milliseconds(start, Clock::now());
+    switch (status) {
+        case DecodeStatus::ok:
+            scheduler_.commit(step, ms);
+            count_step(step, ms);
+            sample(step, frame);
+            break;
+        case DecodeStatus::no_space:
+            if (!scheduler_.make_room()) {
+                finish(*step.parts.front().sequence, FinishReason::error, frame, "The KV cache is too small.");
+            }
+            break;
+        case DecodeStatus::aborted:
+            recover(step, false, frame);
+            break;
+        case DecodeStatus::failed:
+            recover(step, true, frame);
+            break;
+    }
+}
+
+void Engine::move_states(const Step & step) {
+    for (const auto & [a, b] : step.swaps) {
+        const std::vector<uint8_t> first  = worker_->save(a);
+        const std::vector<uint8_t> second = worker_->save(b);
+        worker_->restore(a, second);
+        worker_->restore(b, first);
+    }
+    for (const Step::Move & move : step.saves) {
+        move.sequence->saved = worker_->save(move.slot);
+    }
+    for (const Step::Move & move : step.restores) {
+        worker_->restore(move.slot, std::exchange(move.sequence->saved, {}));
+    }
+}
+
+void Engine::recover(const Step & step, bool blame, Frame & frame) {
+    scheduler_.recompute(step);
+    for (const Step::Part & part : step.parts) {
+        part.sequence->failures += blame ? 1 : 0;
+        if (part.sequence->failures >= kMaxFailures) {
+            finish(*part.sequence, FinishReason::error, frame, "The model failed to compute the text.");
+        }
+    }
+}
+
+void Engine::count_step(const Step & step, double ms) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stats_.steps_total += 1;
+    stats_.rows_total += step.batch.rows.size();
+    stats_.busy_ms_total += ms;
+    stats_.preemptions_total = scheduler_.preemptions();
+    stats_.running           = static_cast<int32_t>(scheduler_.running().size());
+    stats_.waiting           = static_cast<int32_t>(scheduler_.waiting().size());
+    stats_.kv_tokens_used    = scheduler_.cached_tokens();
+    for (const Sequence * sequence : scheduler_.running()) {
+        stats_.kv_tokens_used += sequence->n_past;
+    }
+    for (const Step::Part & part : step.parts) {
+        stats_.completion_tokens_total += part.samples ? 1 : 0;
+    }
+}
+
+void Engine::sample(const Step & step, Frame & frame) {
+    for (const Step::Part & part : step.parts) {
+        if (!part.samples) {
+            continue;
+        }
+        Sequence & sequence = *part.sequence;
+        const bool forbid_end =
+            sequence.params.ignore_eos || sequence.n_generated() < sequence.params.min_tokens;
+        try {
+            take_token(sequence, sequence.sampler->sample(worker_->logits(part.last_row), forbid_end), frame);
+        } catch (const Error & error) {
+            finish(sequence, FinishReason::error, frame, error.what());
+        }
+    }
+}
+
+void Engine::count_first_token(Sequence & sequence) {
+    if (sequence.first_token) {
+        return;
+    }
+    sequence.first_token = Clock::now();
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stats_.prompt_tokens_total += static_cast<uint64_t>(sequence.n_prompt);
+    stats_.cached_tokens_total += static_cast<uint64_t>(sequence.n_cached);
+}
+
+bool Engine::ends_text(const Sequence & sequence, Token token) const {
+    const auto & stops = sequence.params.stop_token_ids;
+    return (!sequence.params.ignore_eos && vocabulary_.is_end(token)) ||
+           std::find(stops.begin(), stops.end(), token) != stops.end();
+}
+
+void Engine::take_token(Sequence & sequence, const Sampled & sampled, Frame & frame) {
+    count_first_token(sequence);
+    sequence.tokens.push_back(sampled.token);
+    sequence.unreported_tokens += 1;
+    if (ends_text(sequence, sampled.token)) {
+        return finish(sequence, FinishReason::stop, frame);
+    }
+    const std::string_view piece = vocabulary_.piece(sampled.token);
+    sequence.pushed_bytes += piece.size();
+    if (sequence.params.logprobs >= 0) {
+        sequence.held_logprobs.emplace_back(sampled.logprob, sequence.pushed_bytes);
+    }
+    emit_text(sequence, sequence.text.push(piece), frame);
+    if (sequence.text.stopped()) {
+        return finish(sequence, FinishReason::stop, frame);
+    }
+    if (sequence.n_generated() >= sequence.params.max_tokens) {
+        return finish(sequence, FinishReason::length, frame);
+    }
+}
+
+void Engine::emit_text(Sequence & sequence, std::string text, Frame & frame) {
+    Delta        delta{sequence.id, std::move(text), 0, {}};
+    const size_t released = sequence.pushed_bytes - sequence.text.held_bytes();
+    auto &       held     = sequence.held_logprobs;
+    while (!held.empty() && held.front().second <= released) {
+        delta.logprobs.push_back(std::move(held.front().first));
+        held.pop_front();
+    }
+    if (delta.text.empty() && delta.logprobs.empty()) {
+        return;
+    }
+    delta.n_tokens = std::exchange(sequence.unreported_tokens, 0);
+    frame.emplace_back(std::move(delta));
+}
+
+void Engine::finish(Sequence & sequence, FinishReason reason, Frame & frame, const std::string & error) {
+    if (!sequence.text.stopped()) {
+        emit_text(sequence, sequence.text.finish(), frame);
+    }
+    Finish end;
+    end.id            = sequence.id;
+    end.reason        = reason;
+    end.usage         = {sequence.n_prompt, sequence.n_generated(), sequence.n_cached};
+    end.timings       = timings_of(sequence, Clock::now());
+    end.stop_match    = sequence.text.stop_match();
+    end.error_code    = reason == FinishReason::timeout ? ErrorCode::timeout : ErrorCode::inference_failed;
+    end.error_message = error;
+    frame.emplace_back(std::move(end));
+    scheduler_.remove(&sequence);
+    sequences_.erase(sequence.id);
+}
+
+void Engine::embed(Frame & frame) {
+    const auto                      max_inputs = static_cast<size_t>(worker_->parallel());
+    const auto                      max_tokens = static_cast<size_t>(worker_->embed_batch_size());
+    std::vector<std::vector<Token>> inputs;
+    size_t                          n_tokens = 0;
+    for (const Embedding & work : embeddings_) {
+        if (inputs.size() == max_inputs || (!inputs.empty() && n_tokens + work.input.size() > max_tokens)) {
+            break;
+        }
+        n_tokens += work.input.size();
+        inputs.push_back(work.input);
+    }
+    std::vector<std::vector<float>> vectors(inputs.size());
+    std::string                     error;
+    const TimePoint                 start = Clock::now();
+    try {
+        vectors = worker_->embed(inputs);
+    } catch (const Error & failure) {
+        error = failure.what();
+    }
+    for (size_t i = 0; i < inputs.size(); ++i) {
+        const FinishReason reason = error.empty() ? FinishReason::stop : FinishReason::error;
+        finish_embedding(embeddings_[i], reason, std::move(vectors[i]), frame, error);
+    }
+    embeddings_.erase(embeddings_.begin(), embeddings_.begin() + static_cast<std::ptrdiff_t>(inputs.size()));
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stats_.steps_total += 1;
+    stats_.rows_total += n_tokens;
+    stats_.prompt_tokens_total += n_tokens;
+    stats_.busy_ms_total += milliseconds(start, Clock::now());
+}
+
+void Engine::finish_embedding(const Embedding & work, FinishReason reason, std::vector<float> vector, Frame & frame,
+                              const std::string & error) {
+    Finish end;
+    end.id                  = work.id;
+    end.reason              = reason;
+    end.usage.prompt_tokens = static_cast<int32_t>(work.input.size());
+    end.timings.queue_ms    = milliseconds(work.accepted, Clock::now());
+    end.error_code          = reason == FinishReason::timeout ? ErrorCode::timeout : ErrorCode::inference_failed;
+    end.error_message       = error;
+    end.embedding           = std::move(vector);
+    frame.emplace_back(std::move(end));
+}
+
+void Engine::finish_all(const std::string & error, Frame & frame) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    failed_ = true;
+    for (const RequestId id : accepted_) {
+        Finish end;
+        end.id            = id;
+        end.reason        = FinishReason::error;
+        end.error_code    = ErrorCode::inference_failed;
+        end.error_message = error;
+        frame.emplace_back(std::move(end));
+    }
+    submitted_.clear();
+    submitted_embeddings_.clear();
+}
+
+void Engine::publish(Frame & frame) {
+    if (frame.empty()) {
+        return;
+    }
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        for (const Event & event : frame) {
+            if (const auto * end = std::get_if<Finish>(&event)) {
+                accepted_.erase(end->id);
+            }
+        }
+    }
+    events_.push(std::move(frame));
+    frame.clear();
+}
+
+}  // namespace inferno
