@@ -1,0 +1,23 @@
+# A missing toolkit is said in one sentence, before llama.cpp's own configuration gets to it.
+if(INFERNO_CUDA)
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(NOT CMAKE_CUDA_COMPILER)
+    message(FATAL_ERROR "INFERNO_CUDA=ON needs the CUDA toolkit: no nvcc was found. Install it and put nvcc on the "
+                        "PATH, or set CUDACXX.")
+  endif()
+  find_package(CUDAToolkit QUIET)
+  if(NOT TARGET CUDA::cublas)
+    message(FATAL_ERROR "INFERNO_CUDA=ON needs cuBLAS beside nvcc; the CUDA toolkit found has none.")
+  endif()
+endif()
+if(INFERNO_VULKAN)
+  find_package(Vulkan QUIET COMPONENTS glslc)
+  if(NOT Vulkan_FOUND OR NOT Vulkan_GLSLC_EXECUTABLE)
+    message(FATAL_ERROR "INFERNO_VULKAN=ON needs the Vulkan headers, loader and the glslc compiler "
+                        "(on Debian: libvulkan-dev and glslc).")
+  endif()
+endif()
+if(INFERNO_METAL AND NOT APPLE)
+  message(FATAL_ERROR "INFERNO_METAL=ON works on macOS only.")
+endif()

@@ -1,0 +1,14 @@
+# The part of llama.cpp's common/ that chat templates and grammars need, and no more: not its argument parser, not its
+# downloader, not its HTTP library.
+set(_common "${INFERNO_LLAMA_SOURCE}/common")
+file(GLOB _sources CONFIGURE_DEPENDS
+     "${_common}/chat*.cpp" "${_common}/json*.cpp" "${_common}/jinja/*.cpp" "${_common}/parsers/*.cpp"
+     "${_common}/ngram-*.cpp")
+foreach(_name common fit log peg-parser reasoning-budget sampling speculative trie unicode)
+  list(APPEND _sources "${_common}/${_name}.cpp")
+endforeach()
+add_library(inferno_llama_chat STATIC ${_sources})
+target_include_directories(inferno_llama_chat SYSTEM PUBLIC "${_common}")
+target_link_libraries(inferno_llama_chat PUBLIC llama llama-common-base vendor::nlohmann vendor::sheredom)
+target_compile_features(inferno_llama_chat PUBLIC cxx_std_17)
+target_compile_options(inferno_llama_chat PRIVATE -w)
