@@ -585,5 +585,6 @@ PYBIND11_MODULE(_core, m) {
         }
         return to_dict(memory);
     }, "path"_a, "options"_a = py::dict());
+    m.def("set_log_level", &set_log_level, "level"_a);
     bind_engine(m);
 }

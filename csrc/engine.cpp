@@ -145,9 +145,8 @@ std::vector<RequestId> Engine::submit_embeddings(std::vector<EmbeddingSpec> spec
     if (!alive->info().can_embed) {
         throw Error(ErrorCode::invalid_request, "The model does not make embeddings.", "model");
     }
-    const int32_t limit = std::min(alive->context_size(), alive->embed_batch_size());
     for (const EmbeddingSpec & spec : specs) {
-        check_prompt(spec.input, limit);
+        check_prompt(spec.input, alive->context_size());
     }
     const TimePoint                   now = Clock::now();
     std::vector<RequestId>            ids;
@@ -303,7 +302,9 @@ void Engine::step(Frame & frame) {
             step_requests_.insert(part.sequence->id);
         }
     }
-    move_states(step);
+    if (!move_states(step)) {
+        return recover(step, false, frame);
+    }
     const TimePoint    start  = Clock::now();
     const DecodeStatus status = worker_->decode(step.batch);
     const double       ms     = milliseconds(start, Clock::now());
@@ -327,19 +328,20 @@ void Engine::step(Frame & frame) {
     }
 }
 
-void Engine::move_states(const Step & step) {
+bool Engine::move_states(const Step & step) {
+    bool ok = true;
     for (const auto & [a, b] : step.swaps) {
         const std::vector<uint8_t> first  = worker_->save(a);
         const std::vector<uint8_t> second = worker_->save(b);
-        worker_->restore(a, second);
-        worker_->restore(b, first);
+        ok = worker_->restore(a, second) && worker_->restore(b, first) && ok;
     }
     for (const Step::Move & move : step.saves) {
         move.sequence->saved = worker_->save(move.slot);
     }
     for (const Step::Move & move : step.restores) {
-        worker_->restore(move.slot, std::exchange(move.sequence->saved, {}));
+        ok = worker_->restore(move.slot, std::exchange(move.sequence->saved, {})) && ok;
     }
+    return ok;
 }
 
 void Engine::recover(const Step & step, bool blame, Frame & frame) {
@@ -375,10 +377,8 @@ void Engine::sample(const Step & step, Frame & frame) {
             continue;
         }
         Sequence & sequence = *part.sequence;
-        const bool forbid_end =
-            sequence.params.ignore_eos || sequence.n_generated() < sequence.params.min_tokens;
         try {
-            take_token(sequence, sequence.sampler->sample(worker_->logits(part.last_row), forbid_end), frame);
+            take_token(sequence, sequence.sampler->sample(worker_->logits(part.last_row)), frame);
         } catch (const Error & error) {
             finish(sequence, FinishReason::error, frame, error.what());
         }
@@ -455,12 +455,11 @@ void Engine::finish(Sequence & sequence, FinishReason reason, Frame & frame, con
 }
 
 void Engine::embed(Frame & frame) {
-    const auto                      max_inputs = static_cast<size_t>(worker_->parallel());
     const auto                      max_tokens = static_cast<size_t>(worker_->embed_batch_size());
     std::vector<std::vector<Token>> inputs;
     size_t                          n_tokens = 0;
     for (const Embedding & work : embeddings_) {
-        if (inputs.size() == max_inputs || (!inputs.empty() && n_tokens + work.input.size() > max_tokens)) {
+        if (inputs.size() == kMaxEmbedInputs || (!inputs.empty() && n_tokens + work.input.size() > max_tokens)) {
             break;
         }
         n_tokens += work.input.size();

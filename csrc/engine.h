@@ -106,7 +106,7 @@ private:
     bool idle() const;
     void drop_dead(Frame & frame);
     void step(Frame & frame);
-    void move_states(const Step & step);
+    bool move_states(const Step & step);
     void recover(const Step & step, bool blame, Frame & frame);
     void sample(const Step & step, Frame & frame);
     void count_first_token(Sequence & sequence);

@@ -64,6 +64,8 @@ public:
     virtual const llama_vocab * native() const { return nullptr; }
 };
 
+inline constexpr size_t kMaxEmbedInputs = 64;
+
 enum class DecodeStatus {
     ok,
     no_space,  // the KV cache has no room; nothing changed
@@ -90,12 +92,14 @@ public:
     // n_vocab logits of batch.rows[row]; valid until the next decode(). REQUIRES: the row wanted logits.
     virtual const float * logits(size_t row) = 0;
 
-    // Saves the KV state of a slot, and puts it into another (or the same) slot later.
+    // The KV state of a slot (nothing for an empty one), and back into that or another slot later. After a restore
+    // that returns false the slot's content is unknown.
     virtual std::vector<uint8_t> save(Slot slot) = 0;
     virtual bool restore(Slot slot, const std::vector<uint8_t> & state) = 0;
 
-    // One L2-normalised vector of n_embd floats for each input. REQUIRES: info().can_embed; together the inputs
-    // have at most embed_batch_size() tokens and there are at most parallel() of them.
+    // One L2-normalised vector of n_embd floats for each input. Throws Error(inference_failed).
+    // REQUIRES: info().can_embed; each input has at most context_size() tokens; more than one only when together they
+    // have at most embed_batch_size() tokens, and at most kMaxEmbedInputs of them.
     virtual std::vector<std::vector<float>> embed(const std::vector<std::vector<Token>> & inputs) = 0;
     virtual int32_t embed_batch_size() const = 0;
 
@@ -112,10 +116,14 @@ public:
 using LoadProgress = std::function<bool(float)>;
 
 // Throws Error(invalid_request) when the file cannot be loaded with these options.
-std::unique_ptr<Model> load_model(const std::string & path, const EngineOptions & options, const LoadProgress & progress);
+std::unique_ptr<Model> load_model(const std::string & path, const EngineOptions & options,
+                                  const LoadProgress & progress);
 
 // Reads the header only. Throws Error(invalid_request).
 ModelInfo inspect_model(const std::string & path);
+
+// llama.cpp's own messages go to stderr up to this level: 0 none, 1 errors, 2 warnings (the default), 3 info, 4 debug.
+void set_log_level(int level);
 
 // What loading with `options` would take, without reading weights. Throws Error(invalid_request).
 MemoryEstimate estimate_memory(const std::string & path, const EngineOptions & options);

@@ -1,7 +1,11 @@
 // SamplingParams -> a sampler; raw logits -> a token and, when asked, its log-probabilities.
 //
-// One Sampler belongs to one sequence and is used by one thread at a time. It has its own random numbers, so
-// what it draws depends on seed and logits alone, never on neighbours in the batch.
+// One Sampler belongs to one sequence and is used by one thread at a time. It has its own random numbers, so what it
+// draws depends on seed and logits alone, never on neighbours in the batch.
+//
+// Order of work, as users know it from llama.cpp: bias, penalties, forbidden tokens, grammar; then top_k, typical_p,
+// top_p and min_p on the softmax without temperature; then temperature and the draw. NaN counts as -infinity. Tokens
+// with equal logits rank by id.
 #pragma once
 
 #include <cstdint>
@@ -35,16 +39,17 @@ struct Sampled {
 class Sampler {
 public:
     // `prompt` feeds the penalty window. `constraint` may be null.
-    // REQUIRES: validate(params) has passed, and `vocab` outlives the sampler.
-    Sampler(const SamplingParams & params, const Vocabulary & vocab, const std::vector<Token> & prompt,
+    // REQUIRES: validate(params) has passed, its token ids are in the vocabulary, and `vocabulary` outlives this.
+    Sampler(const SamplingParams & params, const Vocabulary & vocabulary, const std::vector<Token> & prompt,
             std::unique_ptr<TokenConstraint> constraint);
     ~Sampler();
     Sampler(Sampler &&) noexcept;
     Sampler & operator=(Sampler &&) noexcept;
 
-    // Draws the next token from `logits` (n_vocab raw values, not modified) and takes it into the history.
-    // `forbid_end` keeps end-of-text and stop tokens from being drawn (ignore_eos, min_tokens).
-    Sampled sample(const float * logits, bool forbid_end);
+    // Draws the next token from `logits` (one raw value a token, not modified) and takes it into the history.
+    // End-of-text tokens are out of the question with ignore_eos, they and stop tokens before min_tokens.
+    // Throws Error(inference_failed) when no token is possible.
+    Sampled sample(const float * logits);
 
 private:
     struct State;

@@ -256,6 +256,7 @@ bool Scheduler::make_room() {
 }
 
 void Scheduler::recompute(const Step & step) {
+    pending_edits_ = cache_.evict_idle();
     for (const Step::Part & part : step.parts) {
         Sequence * sequence = part.sequence;
         running_.erase(std::find(running_.begin(), running_.end(), sequence));

@@ -32,8 +32,8 @@ def inspect_model(path: str) -> dict[str, Any]:
 def estimate_memory(path: str, options: dict[str, Any]) -> dict[str, int]:
     """`model_bytes`, `context_bytes`, `compute_bytes`, `total_bytes` that loading would take."""
 
-def set_log_callback(callback: Callable[[int, str], None] | None) -> None:
-    """Receive llama.cpp's log lines: level 1 error, 2 warning, 3 info, 4 debug."""
+def set_log_level(level: int) -> None:
+    """llama.cpp's own messages go to stderr up to this level: 0 none, 1 errors, 2 warnings, 3 info, 4 debug."""
 
 class Engine:
     def __init__(

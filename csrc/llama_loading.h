@@ -1,0 +1,45 @@
+// Options -> llama.cpp's parameter structs. Shared by loading and by the memory estimate, so that both mean the same.
+#pragma once
+
+#include <llama.h>
+
+#include <memory>
+
+#include "model.h"
+#include "params.h"
+
+namespace inferno {
+
+struct FreeModel {
+    void operator()(llama_model * model) const { llama_model_free(model); }
+};
+struct FreeContext {
+    void operator()(llama_context * context) const { llama_free(context); }
+};
+struct FreeBatch {
+    void operator()(llama_batch_ext * batch) const { llama_batch_ext_free(batch); }
+};
+using ModelPointer   = std::unique_ptr<llama_model, FreeModel>;
+using ContextPointer = std::unique_ptr<llama_context, FreeContext>;
+using BatchPointer   = std::unique_ptr<llama_batch_ext, FreeBatch>;
+
+// Once per process, before anything else of llama.cpp.
+void start_llama();
+
+// `options` with what "automatic" and the model's limits make of it.
+EngineOptions effective_options(const EngineOptions & options, const ModelInfo & info);
+
+llama_model_params   model_params(const EngineOptions & options);
+llama_context_params generation_params(const EngineOptions & options);
+llama_context_params embedding_params(const EngineOptions & options, const ModelInfo & info);
+
+// True for models like BERT that see the whole input at once and keep no KV cache.
+bool is_encoder(const ModelInfo & info);
+
+// Throws Error(inference_failed) when there is no memory for it.
+ContextPointer make_context(llama_model * model, const llama_context_params & params);
+
+// Adds up what a context and its model occupy.
+MemoryEstimate memory_of(const llama_context * context);
+
+}  // namespace inferno

@@ -1,0 +1,274 @@
+#include "model.h"
+
+#include <atomic>
+#include <cmath>
+
+#include "error.h"
+#include "llama_loading.h"
+#include "vocabulary.h"
+
+namespace inferno {
+
+namespace {
+
+std::vector<float> normalized(const std::vector<double> & values) {
+    double square = 0;
+    for (const double value : values) {
+        square += value * value;
+    }
+    const double       scale = square > 0 ? 1 / std::sqrt(square) : 0;
+    std::vector<float> result;
+    result.reserve(values.size());
+    for (const double value : values) {
+        result.push_back(static_cast<float>(value * scale));
+    }
+    return result;
+}
+
+class LlamaModel : public Model {
+public:
+    LlamaModel(ModelPointer model, ModelInfo info, const EngineOptions & options)
+        : info_(std::move(info)), options_(options), model_(std::move(model)),
+          vocabulary_(llama_model_get_vocab(model_.get())) {
+        if (info_.can_generate) {
+            generation_ = make_context(model_.get(), generation_params(options_));
+            batch_.reset(llama_batch_ext_init(generation_.get()));
+            llama_set_abort_callback(generation_.get(), should_abort, &abort_);
+        } else {
+            open_embedding();
+        }
+    }
+
+    const ModelInfo &   info() const override { return info_; }
+    const Vocabulary &  vocabulary() const override { return vocabulary_; }
+    int32_t             context_size() const override { return options_.context_size; }
+    int32_t             parallel() const override { return options_.parallel; }
+    int32_t             batch_size() const override { return options_.batch_size; }
+    const llama_model * native() const override { return model_.get(); }
+
+    bool can_trim() const override {
+        return !llama_model_is_recurrent(model_.get()) && !llama_model_is_hybrid(model_.get());
+    }
+
+    DecodeStatus decode(const Batch & batch) override {
+        if (!apply(batch.edits)) {
+            return DecodeStatus::failed;
+        }
+        llama_batch_ext_clear(batch_.get());
+        for (const BatchRow & row : batch.rows) {
+            add_row(batch_.get(), row.slot, row.position, row.token, row.want_logits);
+        }
+        return status_of(llama_process(generation_.get(), LLAMA_PROCESS_TYPE_DECODE, batch_.get()));
+    }
+
+    const float * logits(size_t row) override {
+        return llama_get_logits_ith(generation_.get(), static_cast<int32_t>(row));
+    }
+
+    std::vector<uint8_t> save(Slot slot) override {
+        std::vector<uint8_t> state;
+        if (llama_memory_seq_pos_max(memory_cells(), slot) >= 0) {
+            state.resize(llama_state_seq_get_size(generation_.get(), slot));
+            state.resize(llama_state_seq_get_data(generation_.get(), state.data(), state.size(), slot));
+        }
+        return state;
+    }
+
+    bool restore(Slot slot, const std::vector<uint8_t> & state) override {
+        llama_memory_seq_rm(memory_cells(), slot, -1, -1);
+        return state.empty() || llama_state_seq_set_data(generation_.get(), state.data(), state.size(), slot) > 0;
+    }
+
+    int32_t embed_batch_size() const override {
+        return static_cast<int32_t>(embedding_params(options_, info_).n_batch);
+    }
+
+    std::vector<std::vector<float>> embed(const std::vector<std::vector<Token>> & inputs) override {
+        open_embedding();
+        return is_encoder(info_) ? encode(inputs) : pool_decoder(inputs);
+    }
+
+    void set_abort(bool abort) override { abort_.store(abort, std::memory_order_relaxed); }
+
+    MemoryEstimate memory() const override {
+        return memory_of(generation_ ? generation_.get() : embedding_.get());
+    }
+
+private:
+    static bool should_abort(void * flag) { return static_cast<std::atomic<bool> *>(flag)->load(std::memory_order_relaxed); }
+
+    static DecodeStatus status_of(int32_t code) {
+        switch (code) {
+            case 0:
+                return DecodeStatus::ok;
+            case 1:
+                return DecodeStatus::no_space;
+            case 2:
+                return DecodeStatus::aborted;
+            default:
+                return DecodeStatus::failed;
+        }
+    }
+
+    static void add_row(llama_batch_ext * batch, Slot slot, Position position, Token token, bool output) {
+        const int32_t i = llama_batch_ext_add_token(batch, slot, token);
+        llama_batch_ext_set_pos(batch, i, &position);
+        llama_batch_ext_set_output_logits(batch, i, output);
+    }
+
+    llama_memory_t memory_cells() const { return llama_get_memory(generation_.get()); }
+
+    bool apply(const std::vector<CacheEdit> & edits) {
+        for (const CacheEdit & edit : edits) {
+            // A stream can only be copied whole, so what follows the wanted part is cut off again.
+            if (edit.kind == CacheEdit::Kind::copy && !restore(edit.slot, save(edit.source))) {
+                return false;
+            }
+            const Position from = edit.from == 0 ? -1 : edit.from;
+            if (!llama_memory_seq_rm(memory_cells(), edit.slot, from, -1)) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    void open_embedding() {
+        if (!embedding_) {
+            embedding_ = make_context(model_.get(), embedding_params(options_, info_));
+            embedding_batch_.reset(llama_batch_ext_init(embedding_.get()));
+        }
+    }
+
+    void run_embedding(llama_process_type type) {
+        if (llama_process(embedding_.get(), type, embedding_batch_.get()) != 0) {
+            throw Error(ErrorCode::inference_failed, "The model failed to compute the embedding.");
+        }
+    }
+
+    std::vector<double> row_of(const float * values) const {
+        if (values == nullptr) {
+            throw Error(ErrorCode::inference_failed, "The model gave no embedding.");
+        }
+        return std::vector<double>(values, values + llama_model_n_embd_out(model_.get()));
+    }
+
+    // One pass; the model pools.
+    std::vector<std::vector<float>> encode(const std::vector<std::vector<Token>> & inputs) {
+        llama_batch_ext_clear(embedding_batch_.get());
+        for (size_t slot = 0; slot < inputs.size(); ++slot) {
+            for (size_t i = 0; i < inputs[slot].size(); ++i) {
+                add_row(embedding_batch_.get(), static_cast<Slot>(slot), static_cast<Position>(i), inputs[slot][i], true);
+            }
+        }
+        run_embedding(LLAMA_PROCESS_TYPE_ENCODE);
+        std::vector<std::vector<float>> result;
+        for (size_t slot = 0; slot < inputs.size(); ++slot) {
+            result.push_back(normalized(row_of(llama_get_embeddings_seq(embedding_.get(), static_cast<Slot>(slot)))));
+        }
+        return result;
+    }
+
+    // As many passes as the inputs need; the mean over all tokens (or the last or first one, if the model says so).
+    std::vector<std::vector<float>> pool_decoder(const std::vector<std::vector<Token>> & inputs) {
+        llama_memory_clear(llama_get_memory(embedding_.get()), false);
+        std::vector<std::vector<double>> sums(inputs.size());
+        std::vector<std::pair<size_t, size_t>> rows;  // (input, token) of the pass being filled
+        llama_batch_ext_clear(embedding_batch_.get());
+        const auto flush = [&] {
+            run_embedding(LLAMA_PROCESS_TYPE_DECODE);
+            for (size_t i = 0; i < rows.size(); ++i) {
+                add_pooled(sums[rows[i].first], rows[i].second, inputs[rows[i].first].size(),
+                           row_of(llama_get_embeddings_ith(embedding_.get(), static_cast<int32_t>(i))));
+            }
+            rows.clear();
+            llama_batch_ext_clear(embedding_batch_.get());
+        };
+        for (size_t input = 0; input < inputs.size(); ++input) {
+            for (size_t i = 0; i < inputs[input].size(); ++i) {
+                add_row(embedding_batch_.get(), static_cast<Slot>(input), static_cast<Position>(i), inputs[input][i],
+                        true);
+                rows.emplace_back(input, i);
+                if (rows.size() == static_cast<size_t>(embed_batch_size())) {
+                    flush();
+                }
+            }
+        }
+        if (!rows.empty()) {
+            flush();
+        }
+        std::vector<std::vector<float>> result;
+        for (const auto & sum : sums) {
+            result.push_back(normalized(sum));
+        }
+        return result;
+    }
+
+    void add_pooled(std::vector<double> & sum, size_t index, size_t n_tokens, std::vector<double> row) const {
+        const bool takes = info_.pooling == "last"  ? index + 1 == n_tokens
+                           : info_.pooling == "cls" ? index == 0
+                                                    : true;
+        if (!takes) {
+            return;
+        }
+        if (sum.empty()) {
+            sum = std::move(row);
+            return;
+        }
+        for (size_t i = 0; i < sum.size(); ++i) {
+            sum[i] += row[i];
+        }
+    }
+
+    const ModelInfo     info_;
+    const EngineOptions options_;
+    std::atomic<bool>   abort_{false};
+
+    ModelPointer    model_;
+    LlamaVocabulary vocabulary_;
+    ContextPointer  generation_;  // null for models that only embed
+    BatchPointer    batch_;
+    ContextPointer  embedding_;  // made when first needed
+    BatchPointer    embedding_batch_;
+};
+
+bool report_progress(float fraction, void * function) {
+    return (*static_cast<const LoadProgress *>(function))(fraction);
+}
+
+void refuse(const char * why) {
+    throw Error(ErrorCode::invalid_request, why, "model");
+}
+
+}  // namespace
+
+std::unique_ptr<Model> load_model(const std::string & path, const EngineOptions & options,
+                                  const LoadProgress & progress) {
+    validate(options);
+    start_llama();
+    ModelInfo           info      = inspect_model(path);
+    const EngineOptions effective = effective_options(options, info);
+    llama_model_params  params    = model_params(effective);
+    bool                cancelled = false;
+    const LoadProgress  watched   = [&](float fraction) {
+        cancelled = progress && !progress(fraction);
+        return !cancelled;
+    };
+    params.progress_callback           = report_progress;
+    params.progress_callback_user_data = const_cast<LoadProgress *>(&watched);
+    ModelPointer model(llama_model_load_from_file(path.c_str(), params));
+    if (cancelled) {
+        throw Error(ErrorCode::service_unavailable, "Loading the model was cancelled.");
+    }
+    if (!model) {
+        refuse("The file is not a model that can be loaded.");
+    }
+    if (llama_vocab_type(llama_model_get_vocab(model.get())) == LLAMA_VOCAB_TYPE_NONE) {
+        refuse("The model has no vocabulary.");
+    }
+    if (llama_model_has_encoder(model.get()) || llama_model_is_diffusion(model.get())) {
+        refuse("Encoder-decoder and diffusion models are not supported.");
+    }
+    return std::make_unique<LlamaModel>(std::move(model), std::move(info), effective);
+}
+
+}  // namespace inferno

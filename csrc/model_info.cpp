@@ -1,0 +1,185 @@
+#include <gguf.h>
+#include <llama.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <string_view>
+
+#include "error.h"
+#include "model.h"
+
+namespace inferno {
+
+namespace {
+
+struct FreeGguf {
+    void operator()(gguf_context * context) const { gguf_free(context); }
+};
+struct FreeGgml {
+    void operator()(ggml_context * context) const { ggml_free(context); }
+};
+
+constexpr size_t kMaxShownString = 1024;
+
+constexpr std::array<std::string_view, 4> kEncoderOnly = {"t5encoder", "gemma-embedding", "eurobert", "llama-embed"};
+
+// Typed look-ups by key; a key that is absent or of another type gives the default.
+class Metadata {
+public:
+    explicit Metadata(const gguf_context * gguf) : gguf_(gguf) {}
+
+    std::string text(const std::string & key) const {
+        const int64_t id = find(key, GGUF_TYPE_STRING);
+        return id < 0 ? "" : gguf_get_val_str(gguf_, id);
+    }
+
+    int64_t integer(const std::string & key, int64_t otherwise) const {
+        const int64_t id = gguf_find_key(gguf_, key.c_str());
+        return id < 0 ? otherwise : integer_at(id, otherwise);
+    }
+
+    bool flag(const std::string & key, bool otherwise) const {
+        const int64_t id = find(key, GGUF_TYPE_BOOL);
+        return id < 0 ? otherwise : gguf_get_val_bool(gguf_, id);
+    }
+
+    size_t array_length(const std::string & key) const {
+        const int64_t id = find(key, GGUF_TYPE_ARRAY);
+        return id < 0 ? 0 : gguf_get_arr_n(gguf_, id);
+    }
+
+    bool has(const std::string & key) const { return gguf_find_key(gguf_, key.c_str()) >= 0; }
+
+    std::map<std::string, std::string> scalars() const {
+        std::map<std::string, std::string> result;
+        for (int64_t id = 0; id < gguf_get_n_kv(gguf_); ++id) {
+            result[gguf_get_key(gguf_, id)] = shown(id);
+        }
+        return result;
+    }
+
+private:
+    int64_t find(const std::string & key, gguf_type type) const {
+        const int64_t id = gguf_find_key(gguf_, key.c_str());
+        return id >= 0 && gguf_get_kv_type(gguf_, id) == type ? id : -1;
+    }
+
+    int64_t integer_at(int64_t id, int64_t otherwise) const {
+        switch (gguf_get_kv_type(gguf_, id)) {
+            case GGUF_TYPE_UINT8:
+                return gguf_get_val_u8(gguf_, id);
+            case GGUF_TYPE_INT8:
+                return gguf_get_val_i8(gguf_, id);
+            case GGUF_TYPE_UINT16:
+                return gguf_get_val_u16(gguf_, id);
+            case GGUF_TYPE_INT16:
+                return gguf_get_val_i16(gguf_, id);
+            case GGUF_TYPE_UINT32:
+                return gguf_get_val_u32(gguf_, id);
+            case GGUF_TYPE_INT32:
+                return gguf_get_val_i32(gguf_, id);
+            case GGUF_TYPE_UINT64:
+                return static_cast<int64_t>(gguf_get_val_u64(gguf_, id));
+            case GGUF_TYPE_INT64:
+                return gguf_get_val_i64(gguf_, id);
+            default:
+                return otherwise;
+        }
+    }
+
+    std::string shown(int64_t id) const {
+        switch (gguf_get_kv_type(gguf_, id)) {
+            case GGUF_TYPE_STRING:
+                return std::string(gguf_get_val_str(gguf_, id)).substr(0, kMaxShownString);
+            case GGUF_TYPE_BOOL:
+                return gguf_get_val_bool(gguf_, id) ? "true" : "false";
+            case GGUF_TYPE_FLOAT32:
+                return std::to_string(gguf_get_val_f32(gguf_, id));
+            case GGUF_TYPE_FLOAT64:
+                return std::to_string(gguf_get_val_f64(gguf_, id));
+            case GGUF_TYPE_ARRAY:
+                return std::string("[") + gguf_type_name(gguf_get_arr_type(gguf_, id)) + "; " +
+                       std::to_string(gguf_get_arr_n(gguf_, id)) + "]";
+            default:
+                return std::to_string(integer_at(id, 0));
+        }
+    }
+
+    const gguf_context * gguf_;
+};
+
+const char * pooling_name(int64_t type) {
+    switch (type) {
+        case LLAMA_POOLING_TYPE_MEAN:
+            return "mean";
+        case LLAMA_POOLING_TYPE_CLS:
+            return "cls";
+        case LLAMA_POOLING_TYPE_LAST:
+            return "last";
+        case LLAMA_POOLING_TYPE_RANK:
+            return "rank";
+        case LLAMA_POOLING_TYPE_NONE:
+            return "none";
+        default:
+            return "";
+    }
+}
+
+std::string size_label(uint64_t n_params) {
+    const double millions = static_cast<double>(n_params) / 1e6;
+    const bool   billions = millions >= 1000;
+    std::string  number   = std::to_string(billions ? millions / 1000 : millions);
+    number.resize(number.find('.') + (billions ? 2 : 0));
+    return number + (billions ? "B" : "M");
+}
+
+void read_tensors(const ggml_context * tensors, ModelInfo & info) {
+    for (ggml_tensor * tensor = ggml_get_first_tensor(tensors); tensor != nullptr;
+         tensor               = ggml_get_next_tensor(tensors, tensor)) {
+        info.n_params += static_cast<uint64_t>(ggml_nelements(tensor));
+        info.size_bytes += ggml_nbytes(tensor);
+    }
+}
+
+// Generating needs causal attention over the model's own output; models made for embedding say how they pool.
+bool generates(const Metadata & metadata, const ModelInfo & info) {
+    const bool encoder = info.architecture.find("bert") != std::string::npos ||
+                         std::find(kEncoderOnly.begin(), kEncoderOnly.end(), info.architecture) != kEncoderOnly.end();
+    return !encoder && metadata.flag(info.architecture + ".attention.causal", true) &&
+           (info.pooling.empty() || info.pooling == "none");
+}
+
+}  // namespace
+
+ModelInfo inspect_model(const std::string & path) {
+    ggml_context *                                raw_tensors = nullptr;
+    const gguf_init_params                        params{true, &raw_tensors};
+    const std::unique_ptr<gguf_context, FreeGguf> gguf(gguf_init_from_file(path.c_str(), params));
+    const std::unique_ptr<ggml_context, FreeGgml> tensors(raw_tensors);
+    if (!gguf || !tensors) {
+        throw Error(ErrorCode::invalid_request, "The file is not a valid GGUF model.", "model");
+    }
+    const Metadata metadata(gguf.get());
+    ModelInfo      info;
+    info.architecture      = metadata.text("general.architecture");
+    const std::string arch = info.architecture + ".";
+    info.name              = metadata.text("general.name");
+    info.context_train     = static_cast<int32_t>(metadata.integer(arch + "context_length", 0));
+    info.n_embd            = static_cast<int32_t>(metadata.integer(arch + "embedding_length", 0));
+    info.n_layer           = static_cast<int32_t>(metadata.integer(arch + "block_count", 0));
+    info.n_vocab           = static_cast<int32_t>(metadata.array_length("tokenizer.ggml.tokens"));
+    info.pooling           = pooling_name(metadata.integer(arch + "pooling_type", -1));
+    info.chat_template     = metadata.text("tokenizer.chat_template");
+    info.metadata          = metadata.scalars();
+    if (metadata.has("general.file_type")) {
+        info.quantization = llama_ftype_name(static_cast<llama_ftype>(metadata.integer("general.file_type", 0)));
+    }
+    read_tensors(tensors.get(), info);
+    info.can_generate = generates(metadata, info);
+    info.can_embed    = info.pooling != "rank";
+    info.description  = info.architecture + " " + size_label(info.n_params) + " " + info.quantization;
+    return info;
+}
+
+}  // namespace inferno

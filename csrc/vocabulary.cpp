@@ -1,0 +1,69 @@
+#include "vocabulary.h"
+
+#include <limits>
+
+#include "error.h"
+
+namespace inferno {
+
+namespace {
+
+// Calls one of llama.cpp's functions that fill a buffer and answer the negative of the size they need.
+template <class Buffer, class Fill>
+void fill(Buffer & buffer, Fill call) {
+    int32_t n = call(buffer.data(), static_cast<int32_t>(buffer.size()));
+    if (n == std::numeric_limits<int32_t>::min()) {
+        throw Error(ErrorCode::invalid_request, "The text is too long.", "prompt");
+    }
+    if (n < 0) {
+        buffer.resize(static_cast<size_t>(-n));
+        n = call(buffer.data(), static_cast<int32_t>(buffer.size()));
+    }
+    buffer.resize(static_cast<size_t>(n));
+}
+
+}  // namespace
+
+LlamaVocabulary::LlamaVocabulary(const llama_vocab * vocab) : vocab_(vocab) {
+    const int32_t n = llama_vocab_n_tokens(vocab);
+    offsets_.push_back(0);
+    for (Token token = 0; token < n; ++token) {
+        std::string piece(32, '\0');
+        fill(piece, [&](char * out, int32_t size) { return llama_token_to_piece(vocab, token, out, size, 0, false); });
+        bytes_ += piece;
+        offsets_.push_back(bytes_.size());
+        is_end_.push_back(llama_vocab_is_eog(vocab, token));
+        if (is_end_.back()) {
+            end_tokens_.push_back(token);
+        }
+    }
+}
+
+std::string_view LlamaVocabulary::piece(Token token) const {
+    const auto i = static_cast<size_t>(token);
+    return std::string_view(bytes_).substr(offsets_[i], offsets_[i + 1] - offsets_[i]);
+}
+
+bool LlamaVocabulary::is_end(Token token) const {
+    return is_end_[static_cast<size_t>(token)];
+}
+
+std::vector<Token> LlamaVocabulary::tokenize(std::string_view text, bool add_special, bool parse_special) const {
+    std::vector<Token> tokens(text.size() / 3 + 16);
+    fill(tokens, [&](Token * out, int32_t size) {
+        return llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), out, size, add_special,
+                              parse_special);
+    });
+    return tokens;
+}
+
+std::string LlamaVocabulary::detokenize(const std::vector<Token> & tokens, bool render_special) const {
+    std::string text(tokens.size() * 6 + 16, '\0');
+    fill(text, [&](char * out, int32_t size) {
+        return llama_detokenize(vocab_, tokens.data(), static_cast<int32_t>(tokens.size()), out, size, false,
+                                render_special);
+    });
+    return text;
+}
+
+}  // namespace inferno
