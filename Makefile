@@ -3,9 +3,17 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
+WERROR ?= OFF
+
+# One build tree for the module and the C++ tests: llama.cpp is compiled once.
+BUILD  := build/dev
+CONFIG := -Cbuild-dir=$(BUILD) -Ccmake.define.INFERNO_BUILD_TESTS=ON -Ccmake.define.INFERNO_WERROR=$(WERROR)
 
 # What the native module is built from: a change elsewhere needs no rebuild.
 NATIVE := $(wildcard csrc/*) CMakeLists.txt $(wildcard cmake/*) pyproject.toml $(wildcard third_party/llama.cpp/*.*)
+
+# For calls of CMake outside pip: the virtual environment's ninja and Python first.
+CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" cmake
 
 .PHONY: setup serve test test-cpp sanitize lint format bench peers wheel sdist clean
 
@@ -18,7 +26,8 @@ $(VENV)/.deps: pyproject.toml
 	touch $@
 
 $(VENV)/.built: $(VENV)/.deps $(NATIVE)
-	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/pip install --quiet --no-build-isolation --editable .
+	@echo "Building the engine (minutes the first time)"
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/pip install --quiet --no-build-isolation $(CONFIG) --editable .
 	touch $@
 
 serve: setup
@@ -29,14 +38,13 @@ test: setup test-cpp
 	$(BIN)/pytest -q $(TEST_ARGS)
 
 test-cpp: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset tests -G Ninja > build/tests.log 2>&1 || { cat build/tests.log; exit 1; }
-	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/tests --target inferno_cpp_tests --parallel $(JOBS)
-	$(BIN)/python -m tests.models build/tests/inferno_cpp_tests
+	$(CMAKE) --build $(BUILD) --target inferno_cpp_tests --parallel $(JOBS)
+	$(BIN)/python -m tests.models $(BUILD)/inferno_cpp_tests
 
 sanitize: setup
 	for preset in asan tsan; do \
-	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset $$preset -G Ninja > build/$$preset.log 2>&1 || { cat build/$$preset.log; exit 1; }; \
-	  PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/$$preset --target inferno_cpp_tests --parallel $(JOBS) || exit 1; \
+	  $(CMAKE) --preset $$preset -G Ninja > build/$$preset.log 2>&1 || { cat build/$$preset.log; exit 1; }; \
+	  $(CMAKE) --build build/$$preset --target inferno_cpp_tests --parallel $(JOBS) || exit 1; \
 	  $(BIN)/python -m tests.models build/$$preset/inferno_cpp_tests || exit 1; \
 	done
 
@@ -53,19 +61,22 @@ format: setup
 	$(BIN)/ruff format .
 
 peers: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --preset peers -G Ninja > build/peers.log 2>&1 || { cat build/peers.log; exit 1; }
-	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build build/peers --target peers --parallel $(JOBS)
+	$(CMAKE) --preset peers -G Ninja > build/peers.log 2>&1 || { cat build/peers.log; exit 1; }
+	$(CMAKE) --build build/peers --target peers --parallel $(JOBS)
 
 bench: peers
 	$(BIN)/python -m benchmarks.engine $(BENCH_ARGS)
 	$(BIN)/pytest -q benchmarks --benchmark-enable --benchmark-only
 
+# The source distribution carries llama.cpp, so that building from it downloads nothing. The copy does not stay here,
+# where CMake would prefer it to the pin.
 sdist: setup
 	$(BIN)/python third_party/llama.cpp/fetch.py --into third_party/llama.cpp/source
-	$(BIN)/python -m build --sdist --no-isolation
+	$(BIN)/python -m build --sdist --no-isolation; status=$$?; rm -rf third_party/llama.cpp/source; exit $$status
 
+# A wheel may travel to another machine: it is not tuned to this one.
 wheel: setup
-	$(BIN)/python -m build --wheel --no-isolation
+	$(BIN)/python -m build --wheel --no-isolation -Cbuild-dir=build/wheel -Ccmake.define.INFERNO_NATIVE=OFF
 
 clean:
 	rm -rf $(VENV) build dist third_party/llama.cpp/source

@@ -2,13 +2,15 @@
 """Bring the pinned llama.cpp source into a cache outside the source tree and print where it is.
 
 The cache is `$INFERNO_CACHE_DIR`, else `$XDG_CACHE_HOME/inferno`, else `~/.cache/inferno`. A second run finds the
-unpacked source and touches no network. `--into DIR` unpacks there instead (used to make a source distribution).
+unpacked source and touches no network. `--into DIR` also copies what a build needs there (used to make a source
+distribution).
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -21,6 +23,7 @@ from pathlib import Path, PurePosixPath
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements.txt"
 INSIDE = PurePosixPath("vendor/llama.cpp")
+CARRIED = ("CMakeLists.txt", "LICENSE", "AUTHORS", "licenses", "cmake", "common", "ggml", "include", "src", "vendor")
 FIXED_TIME = 1577836800  # 2020-01-01: unpacked files never look newer than the build
 
 
@@ -40,15 +43,19 @@ def cache_dir() -> Path:
 
 def download(into: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--no-build-isolation", "--no-binary", "llama-cpp-python", "--require-hashes"]
+    command += ["--no-binary", "llama-cpp-python", "--require-hashes"]
     command += ["--dest", str(into), "-r", str(REQUIREMENTS)]
-    # pip reads the package's metadata with the build backend that the project itself needs anyway.
+    # pip asks the package's build backend for its metadata. Inside a build of this project the backend is at hand;
+    # elsewhere pip brings one for itself.
+    if importlib.util.find_spec("scikit_build_core") is not None:
+        command.append("--no-build-isolation")
     result = subprocess.run(command, stdout=sys.stderr)
     archives = list(into.glob("*.tar.gz"))
     if result.returncode != 0 or len(archives) != 1:
         sys.exit(
-            "Could not download the pinned llama.cpp source. pip and scikit-build-core must be importable by "
-            f"{sys.executable}; offline, point INFERNO_LLAMA_CPP_DIR at a checkout."
+            "Could not download the pinned llama.cpp source; pip's own words are above. It needs a package index once "
+            f"and pip in {sys.executable}. Without a network, set INFERNO_CACHE_DIR to a cache filled elsewhere, or "
+            "-DINFERNO_LLAMA_CPP_DIR to a llama.cpp checkout."
         )
     return archives[0]
 
@@ -92,17 +99,37 @@ def fetch(target: Path) -> None:
         verify(archive)
         unpacked = Path(temporary) / "source"
         unpack(archive, unpacked)
-        if not target.exists():  # else another build was faster
+        try:
             unpacked.rename(target)
+        except OSError:
+            if not complete(target):  # else another build was faster
+                raise
+
+
+def complete(target: Path) -> bool:
+    return (target / "include" / "llama.h").is_file()
+
+
+def carry(source: Path, into: Path) -> None:
+    shutil.rmtree(into, ignore_errors=True)
+    for name in CARRIED:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, into / name)
+        else:
+            into.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / name, into / name)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--into", type=Path, help="unpack here instead of the cache")
-    target = parser.parse_args().into or cache_dir() / f"llama.cpp-{pinned_hash()[:12]}"
-    if not (target / "include" / "llama.h").exists():
+    parser.add_argument("--into", type=Path, help="also copy what a build needs into this directory")
+    into = parser.parse_args().into
+    target = cache_dir() / f"llama.cpp-{pinned_hash()[:12]}"
+    if not complete(target):
         fetch(target)
-    print(target)
+    if into is not None:
+        carry(target, into)
+    print(into or target)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ set(INFERNO_LLAMA_CPP_DIR "" CACHE PATH "A llama.cpp checkout to build instead o
 set(_carried "${CMAKE_CURRENT_LIST_DIR}/source")
 if(INFERNO_LLAMA_CPP_DIR)
   set(INFERNO_LLAMA_SOURCE "${INFERNO_LLAMA_CPP_DIR}")
-elseif(EXISTS "${_carried}/include/llama.h")
+elseif(EXISTS "${_carried}/include/llama.h" AND NOT INFERNO_BUILD_PEERS)  # it carries the libraries, no programs
   set(INFERNO_LLAMA_SOURCE "${_carried}")
 else()
   execute_process(
@@ -19,4 +19,4 @@ if(NOT EXISTS "${INFERNO_LLAMA_SOURCE}/include/llama.h")
 endif()
 message(STATUS "llama.cpp: ${INFERNO_LLAMA_SOURCE}")
 set_property(DIRECTORY "${CMAKE_SOURCE_DIR}" APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
-             "${CMAKE_CURRENT_LIST_DIR}/requirements.txt")
+             "${CMAKE_CURRENT_LIST_DIR}/requirements.txt" "${CMAKE_CURRENT_LIST_DIR}/fetch.py")
