@@ -21,7 +21,8 @@ namespace inferno {
 
 namespace {
 
-std::atomic<int> log_level{2};
+std::atomic<int>  log_level{2};
+std::atomic<bool> aborting{false};
 
 int rank(ggml_log_level level) {
     switch (level) {
@@ -40,7 +41,7 @@ void log_line(ggml_log_level level, const char * text, void *) {
     thread_local int last = 4;
     // A continuation belongs to the line before it.
     last = level == GGML_LOG_LEVEL_CONT ? last : rank(level);
-    if (last <= log_level.load(std::memory_order_relaxed)) {
+    if (last <= log_level.load(std::memory_order_relaxed) && !aborting.load(std::memory_order_relaxed)) {
         std::fputs(text, stderr);
     }
 }
@@ -74,6 +75,10 @@ constexpr int32_t kMaxPass = 512;
 
 void set_log_level(int level) {
     log_level.store(level);
+}
+
+void expect_abort(bool expected) {
+    aborting.store(expected, std::memory_order_relaxed);
 }
 
 void start_llama() {

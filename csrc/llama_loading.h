@@ -26,6 +26,9 @@ using BatchPointer   = std::unique_ptr<llama_batch_ext, FreeBatch>;
 // Once per process, before anything else of llama.cpp.
 void start_llama();
 
+// While a step is cut short on purpose, llama.cpp's complaints about it are not shown.
+void expect_abort(bool expected);
+
 // `options` with what "automatic" and the model's limits make of it.
 EngineOptions effective_options(const EngineOptions & options, const ModelInfo & info);
 

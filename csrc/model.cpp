@@ -88,7 +88,11 @@ public:
         return is_encoder(info_) ? encode(inputs) : pool_decoder(inputs);
     }
 
-    void set_abort(bool abort) override { abort_.store(abort, std::memory_order_relaxed); }
+    void set_abort(bool abort) override {
+        if (abort_.exchange(abort, std::memory_order_relaxed) != abort) {
+            expect_abort(abort);
+        }
+    }
 
     MemoryEstimate memory() const override {
         return memory_of(generation_ ? generation_.get() : embedding_.get());

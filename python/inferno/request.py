@@ -83,9 +83,11 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TopLogprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """`raw` has the token's bytes, which need not be whole characters."""
+
     token: int
     logprob: float
-    bytes: bytes
+    raw: bytes
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
@@ -93,7 +95,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
 
     token: int
     logprob: float
-    bytes: bytes
+    raw: bytes
     top: list[TopLogprob] = []
 
 

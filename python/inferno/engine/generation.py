@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 
 from inferno import errors
@@ -23,20 +24,24 @@ from inferno.request import (
 class Generation:
     """Sans-I/O state of one accepted Request: an engine calls `feed`, a consumer calls `take` or iterates.
 
-    Both happen on one thread (or under the engine's lock). A slow consumer costs no memory per token: waiting
-    deltas of a sequence are merged into one.
+    A slow consumer costs no memory per token: waiting deltas of a sequence are merged into one. `feed` may be called
+    from another thread than the consumer's, once `wake_in` has named the consumer's event loop.
     """
 
-    def __init__(
-        self, request: Request, sequence_ids: Iterable[int], cancel: Callable[[list[int]], None]
-    ) -> None:
+    def __init__(self, request: Request, sequence_ids: Iterable[int], cancel: Callable[[list[int]], None]) -> None:
         self.request = request
         self._index_of = {sequence_id: index for index, sequence_id in enumerate(sequence_ids)}
         self._open = set(self._index_of)
         self._cancel = cancel
         self._deltas: dict[int, Delta] = {}
         self._finishes: list[Finish] = []
+        self._lock = threading.Lock()  # guards the two above
         self._wake = asyncio.Event()
+        self._notify: Callable[[], object] = self._wake.set
+
+    def wake_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let `feed` be called from other threads than the one that runs `loop`."""
+        self._notify = lambda: loop.call_soon_threadsafe(self._wake.set)
 
     @property
     def finished(self) -> bool:
@@ -44,22 +49,29 @@ class Generation:
         return not self._open
 
     @property
+    def has_events(self) -> bool:
+        """True when `take` would return something."""
+        return bool(self._deltas or self._finishes)
+
+    @property
     def pending_bytes(self) -> int:
         """Size of the text that waits to be taken, in UTF-8 bytes."""
-        return sum(len(delta.text.encode()) for delta in self._deltas.values())
+        with self._lock:
+            return sum(len(delta.text.encode()) for delta in self._deltas.values())
 
     def feed(self, event: Event) -> None:
         """Take in one event of one of this request's sequences; events after its Finish are dropped."""
-        if event.id not in self._open:
-            return
-        if isinstance(event, Finish):
-            self._open.discard(event.id)
-            self._finishes.append(event)
-        elif event.id in self._deltas:
-            self._deltas[event.id] = _merged(self._deltas[event.id], event)
-        else:
-            self._deltas[event.id] = event
-        self._wake.set()
+        with self._lock:
+            if event.id not in self._open:
+                return
+            if isinstance(event, Finish):
+                self._open.discard(event.id)
+                self._finishes.append(event)
+            elif event.id in self._deltas:
+                self._deltas[event.id] = _merged(self._deltas[event.id], event)
+            else:
+                self._deltas[event.id] = event
+        self._notify()
 
     def fail(self, error: ErrorInfo) -> None:
         """End every open sequence with `error`: the engine is gone."""
@@ -68,9 +80,10 @@ class Generation:
 
     def take(self) -> list[tuple[int, Event]]:
         """What has arrived since the last call, as (choice index, event); a Finish comes after its deltas."""
-        events: list[Event] = [*self._deltas.values(), *self._finishes]
-        self._deltas, self._finishes = {}, []
         self._wake.clear()
+        with self._lock:
+            events: list[Event] = [*self._deltas.values(), *self._finishes]
+            self._deltas, self._finishes = {}, []
         return [(self._index_of[event.id], event) for event in events]
 
     def cancel(self) -> None:
@@ -84,7 +97,7 @@ class Generation:
             while True:
                 for item in self.take():
                     yield item
-                if self.finished and not self._finishes:
+                if self.finished and not self.has_events:
                     return
                 await self._wake.wait()
         finally:

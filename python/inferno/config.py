@@ -1,0 +1,481 @@
+"""Settings: defaults < configuration file (TOML) < environment < flags.
+
+Each setting is written once, in `SETTINGS` (engine options come from the engine's own table). This module is the
+only reader of the environment. Unknown names, wrong types and unsafe combinations are errors, all told at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from inferno import _core, errors
+
+MIB = 1024 * 1024
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    host: str
+    port: int
+    max_body_bytes: int
+    request_timeout_s: float
+    stream_write_timeout_s: float
+    keepalive_s: float
+    drain_s: float
+    metrics_public: bool
+    cors_origins: list[str]
+    allowed_hosts: list[str]
+
+
+class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
+    enabled: bool
+    api_key: str
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    dir: Path
+    autoload: bool
+    max_loaded: int
+    memory_budget_bytes: int
+    preload: list[str]
+    aliases: dict[str, str]
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    level: str
+    format: str
+
+
+class Explained(msgspec.Struct, frozen=True):
+    """One final value and where it came from: default, file, environment or flag."""
+
+    key: str
+    value: Any
+    source: str
+    help: str
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    server: ServerSettings
+    auth: AuthSettings
+    engine: dict[str, Any]
+    models: ModelSettings
+    log: LogSettings
+    data_dir: Path
+    explained: list[Explained]
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """One row: its key is `section.name` in TOML and `INFERNO_SECTION_NAME` in the environment."""
+
+    key: str
+    kind: type
+    default: Any
+    help: str
+    min: float | None = None
+    max: float | None = None
+    choices: tuple[str, ...] = ()
+    secret: bool = False
+    short_env: str = ""
+
+    @property
+    def env(self) -> str:
+        return self.short_env or "INFERNO_" + self.key.upper().replace(".", "_")
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        key="data_dir",
+        kind=Path,
+        default="",
+        help="Where keys and state are kept; empty: the user's data directory.",
+    ),
+    Setting(
+        key="server.host",
+        kind=str,
+        default="127.0.0.1",
+        help="Address to listen on.",
+        short_env="INFERNO_HOST",
+    ),
+    Setting(
+        key="server.port",
+        kind=int,
+        default=8080,
+        min=0,
+        max=65535,
+        help="Port to listen on; 0 takes a free one.",
+        short_env="INFERNO_PORT",
+    ),
+    Setting(
+        key="server.max_body_bytes",
+        kind=int,
+        default=32 * MIB,
+        min=1024,
+        max=1024 * MIB,
+        help="Largest request body.",
+    ),
+    Setting(
+        key="server.request_timeout_s",
+        kind=float,
+        default=300.0,
+        min=0.1,
+        max=86400,
+        help="Longest time a request may take.",
+    ),
+    Setting(
+        key="server.stream_write_timeout_s",
+        kind=float,
+        default=30.0,
+        min=0.1,
+        max=3600,
+        help="How long a stream waits for a client that does not read.",
+    ),
+    Setting(
+        key="server.keepalive_s",
+        kind=float,
+        default=15.0,
+        min=0.05,
+        max=3600,
+        help="Silence after which a stream sends a comment line.",
+    ),
+    Setting(
+        key="server.drain_s",
+        kind=float,
+        default=30.0,
+        min=0,
+        max=3600,
+        help="How long running requests may go on when the server stops.",
+    ),
+    Setting(key="server.metrics_public", kind=bool, default=False, help="Serve /metrics without a key."),
+    Setting(
+        key="server.cors_origins",
+        kind=list,
+        default=[],
+        help="Origins that browsers may call from; none by default.",
+    ),
+    Setting(
+        key="server.allowed_hosts",
+        kind=list,
+        default=[],
+        help="Host names answered to besides loopback and server.host.",
+    ),
+    Setting(key="auth.enabled", kind=bool, default=True, help="Ask for a key; may be off on loopback only."),
+    Setting(
+        key="auth.api_key",
+        kind=str,
+        default="",
+        secret=True,
+        help="A fixed key; empty: one is generated at first start.",
+        short_env="INFERNO_API_KEY",
+    ),
+    Setting(
+        key="models.dir",
+        kind=Path,
+        default="",
+        help="Where model files are; empty: models in the data directory.",
+    ),
+    Setting(key="models.autoload", kind=bool, default=True, help="Load a model when a request first names it."),
+    Setting(
+        key="models.max_loaded",
+        kind=int,
+        default=0,
+        min=0,
+        max=1000,
+        help="Most models in memory at once; 0 is unlimited.",
+    ),
+    Setting(
+        key="models.memory_budget_bytes",
+        kind=int,
+        default=0,
+        min=0,
+        max=1 << 50,
+        help="Memory for loaded models; 0 takes 90 % of the machine's.",
+    ),
+    Setting(key="models.preload", kind=list, default=[], help="Models loaded at start."),
+    Setting(key="models.aliases", kind=dict, default={}, help="Further ids: alias = file or id."),
+    Setting(
+        key="log.level",
+        kind=str,
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="Least severe messages shown.",
+    ),
+    Setting(key="log.format", kind=str, default="text", choices=("text", "json"), help="Form of a log line."),
+)
+
+
+def engine_settings() -> tuple[Setting, ...]:
+    """The engine's own table, as rows of section `engine`."""
+    kinds = {"integer": int, "number": float, "boolean": bool}
+    return tuple(
+        Setting(
+            key=f"engine.{row['name']}",
+            kind=kinds[row["type"]],
+            default=row["default"],
+            min=row["min"],
+            max=row["max"],
+            help=row["help"],
+        )
+        for row in _core.engine_fields()
+    )
+
+
+def all_settings() -> dict[str, Setting]:
+    return {setting.key: setting for setting in (*SETTINGS, *engine_settings())}
+
+
+def default_config_file(environ: Mapping[str, str] | None = None) -> Path:
+    environ = os.environ if environ is None else environ
+    if named := environ.get("INFERNO_CONFIG"):
+        return Path(named)
+    return Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "inferno" / "config.toml"
+
+
+def load_settings(
+    config_file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings in force. `flags` maps keys like `server.port` to values; None means not given.
+
+    A file that is named (here or by INFERNO_CONFIG) must exist; the default one need not. Raises InvalidRequest
+    whose message lists every problem.
+    """
+    environ = os.environ if environ is None else environ
+    rows = all_settings()
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    layers = (
+        ("file", _from_file(config_file, environ, problems)),
+        ("environment", _from_environment(environ, rows)),
+        ("flag", {key: value for key, value in (flags or {}).items() if value is not None}),
+    )
+    for source, layer in layers:
+        for key, raw in layer.items():
+            if key not in rows:
+                problems.append(f"{source}: there is no setting {key}{_suggestion(key, rows)}")
+                continue
+            try:
+                values[key] = _converted(rows[key], raw)
+                sources[key] = source
+            except ValueError as error:
+                problems.append(f"{source}: {key} {error}")
+    settings = _assemble(rows, values, sources, environ)
+    problems.extend(_unsafe(settings))
+    if problems:
+        raise errors.InvalidRequest("The configuration is not valid: " + "; ".join(problems) + ".", problems=problems)
+    return settings
+
+
+def _from_file(named: Path | None, environ: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    path = named or default_config_file(environ)
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file)
+    except FileNotFoundError:
+        if named is not None or environ.get("INFERNO_CONFIG"):
+            problems.append(f"the configuration file {path} does not exist")
+        return {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        problems.append(f"the configuration file {path} cannot be read: {error}")
+        return {}
+    flat: dict[str, Any] = {}
+    for section, content in document.items():
+        if isinstance(content, dict):
+            flat.update({f"{section}.{name}": value for name, value in content.items()})
+        else:
+            flat[section] = content
+    return flat
+
+
+def _from_environment(environ: Mapping[str, str], rows: Mapping[str, Setting]) -> dict[str, Any]:
+    derived = {setting.env: key for key, setting in rows.items()}
+    derived["INFERNO_MODELS_DIR"] = "models.dir"
+    return {key: environ[name] for name, key in derived.items() if environ.get(name)}
+
+
+def _suggestion(key: str, rows: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(rows), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+_UNITS = {"": 1, "B": 1, "KIB": 1024, "MIB": MIB, "GIB": 1024 * MIB, "KB": 1000, "MB": 10**6, "GB": 10**9}
+
+
+def _converted(setting: Setting, raw: Any) -> Any:
+    """`raw` (of TOML, or text of the environment or a flag) as the setting's type; raises ValueError."""
+    value = _TYPED[setting.kind](setting, raw)
+    if setting.choices and value not in setting.choices:
+        raise ValueError("must be one of " + ", ".join(setting.choices))
+    low, high = setting.min, setting.max
+    if low is not None and high is not None and not low <= value <= high:
+        raise ValueError(f"must be at least {low:g} and at most {high:g}")
+    return value
+
+
+def _to_int(setting: Setting, raw: Any) -> int:
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str):
+        digits = raw.strip().rstrip("BKMGTibkmgt").rstrip()
+        unit = raw.strip()[len(digits) :].strip().upper()
+        if digits.lstrip("-").isdigit() and (not unit or setting.key.endswith("_bytes")) and unit in _UNITS:
+            return int(digits) * _UNITS[unit]
+    raise ValueError("must be an integer")
+
+
+def _to_float(_: Setting, raw: Any) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+        raise ValueError("must be a number")
+    try:
+        return float(raw)
+    except ValueError:
+        raise ValueError("must be a number") from None
+
+
+def _to_bool(_: Setting, raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+    if isinstance(raw, str) and raw.lower() in words:
+        return words[raw.lower()]
+    raise ValueError("must be true or false")
+
+
+def _to_str(_: Setting, raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise ValueError("must be text")
+    return raw
+
+
+def _to_path(_: Setting, raw: Any) -> Path:
+    if not isinstance(raw, str | Path):
+        raise ValueError("must be a path")
+    return Path(raw).expanduser()
+
+
+def _to_list(_: Setting, raw: Any) -> list[str]:
+    items = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        raise ValueError("must be a list of texts")
+    return [item.strip() for item in items if item.strip()]
+
+
+def _to_dict(_: Setting, raw: Any) -> dict[str, str]:
+    if isinstance(raw, str):
+        pairs = [item.partition("=") for item in raw.split(",") if item]
+        raw = {name.strip(): value.strip() for name, equals, value in pairs if equals}
+    if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
+        raise ValueError("must be a table of texts")
+    return raw
+
+
+_TYPED: dict[type, Any] = {
+    int: _to_int,
+    float: _to_float,
+    bool: _to_bool,
+    str: _to_str,
+    Path: _to_path,
+    list: _to_list,
+    dict: _to_dict,
+}
+
+
+def _assemble(
+    rows: Mapping[str, Setting],
+    values: Mapping[str, Any],
+    sources: Mapping[str, str],
+    environ: Mapping[str, str],
+) -> Settings:
+    final = {key: values.get(key, setting.default) for key, setting in rows.items()}
+    data_home = Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    final["data_dir"] = final["data_dir"] or data_home / "inferno"
+    final["models.dir"] = final["models.dir"] or final["data_dir"] / "models"
+    section: dict[str, dict[str, Any]] = {}
+    for key, value in final.items():
+        if "." in key:
+            section.setdefault(key.partition(".")[0], {})[key.partition(".")[2]] = value
+    return Settings(
+        server=ServerSettings(**section["server"]),
+        auth=AuthSettings(**section["auth"]),
+        engine=section["engine"],
+        models=ModelSettings(**section["models"]),
+        log=LogSettings(**section["log"]),
+        data_dir=final["data_dir"],
+        explained=[
+            Explained(key, _shown(rows[key], value), sources.get(key, "default"), rows[key].help)
+            for key, value in final.items()
+        ],
+    )
+
+
+def _shown(setting: Setting, value: Any) -> Any:
+    if setting.secret and value:
+        return "********"
+    return str(value) if isinstance(value, Path) else value
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _unsafe(settings: Settings) -> list[str]:
+    problems = []
+    if not settings.auth.enabled and not is_loopback(settings.server.host):
+        problems.append(f"auth.enabled = false needs a loopback server.host, not {settings.server.host}")
+    if settings.auth.api_key and len(settings.auth.api_key) < 8 and not is_loopback(settings.server.host):
+        problems.append("auth.api_key must have at least 8 characters")
+    if "*" in settings.server.cors_origins and not settings.auth.enabled:
+        problems.append('server.cors_origins = ["*"] needs auth.enabled')
+    return problems
+
+
+def default_toml() -> str:
+    """A commented configuration file with every setting at its default."""
+    lines = ["# Inferno. Each line shows a default; remove the # to change it.", ""]
+    section = ""
+    for key, setting in all_settings().items():
+        head, _, name = key.rpartition(".")
+        if head != section:
+            section = head
+            lines += ["", f"[{head}]"]
+        lines += [f"# {setting.help}", f"# {name} = {_toml(setting.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{}"
+    return str(value) if isinstance(value, int | float) else repr(value).replace("'", '"')
+
+
+def reference() -> str:
+    """The settings as a Markdown table, for the documentation."""
+    lines = ["| setting | default | environment | meaning |", "|---|---|---|---|"]
+    for key, setting in all_settings().items():
+        lines.append(f"| `{key}` | `{_toml(setting.default)}` | `{setting.env}` | {setting.help} |")
+    return "\n".join(lines) + "\n"
