@@ -7,20 +7,26 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
+
+from inferno import errors
 
 if TYPE_CHECKING:
     from inferno.llm import LLM
 
-__all__ = ["LLM", "__version__"]
-__version__ = _version("inferno-server")
+    __version__: str
+
+__all__ = ["LLM", "__version__", "errors"]
 
 
 def __getattr__(name: str) -> Any:
-    # The command line and worker processes start faster without numpy and the in-process face.
+    # Worker processes and the command line start faster without numpy, the engine and the package's metadata.
     if name == "LLM":
         from inferno.llm import LLM
 
         return LLM
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("inferno-server")
     raise AttributeError(f"module 'inferno' has no attribute {name!r}")

@@ -9,10 +9,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import contextlib
+import difflib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Self, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +31,8 @@ from inferno.request import (
     Delta,
     EmbeddingRequest,
     Embeddings,
+    EngineStats,
+    Event,
     Message,
     ModelInfo,
     Prompt,
@@ -37,124 +42,197 @@ from inferno.request import (
     TokenPrompt,
 )
 
-PromptLike = str | Sequence[int]
-FloatArray = npt.NDArray[np.float32]
+#: A text, or token ids to continue as they are.
+PromptLike: TypeAlias = str | Sequence[int]
+#: What the methods take as `prompt`: one prompt, or a list that is computed as one batch.
+Prompts: TypeAlias = str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
+#: Mappings with `role` and `content`.
+Messages: TypeAlias = Sequence[Mapping[str, str]]
+FloatArray: TypeAlias = npt.NDArray[np.float32]
 
 
 class LLM:
-    """A model loaded into this process. Safe to use from several threads and event loops at once."""
+    """A model loaded into this process. Safe to use from several threads and event loops at once.
 
-    def __init__(self, model: str | Path, *, models_dir: str | Path | None = None, **options: Any) -> None:
-        """Load `model`: the path of a GGUF file, or the id of one in the models directory.
+    Requests that run at the same time share the engine's steps, wherever they come from: a list of prompts, several
+    threads, or `asyncio.gather`.
 
-        `options` are engine options: context_size (tokens a sequence may hold), parallel (sequences at once),
-        batch_size, threads, gpu_layers, queue_size, step_budget_ms, prefix_cache;
-        `inferno._core.engine_fields()` lists them with ranges and defaults. Raises ModelNotFound, InvalidRequest
-        (bad file or option), ServiceUnavailable (not enough memory).
+    Methods take sampling fields as keyword arguments: max_tokens, temperature, top_p, top_k, min_p, repeat_penalty,
+    seed, stop, logprobs, grammar and the others of `inferno._core.sampling_fields()`, where ranges and defaults are.
+    With a `seed`, choice j of a prompt draws with seed + j. `timeout_s` is the time from the call to the last token,
+    in seconds; of two requests that wait, the one with the higher `priority` goes first.
+
+    They raise InvalidRequest (its `field` names the argument), ContextLengthExceeded (with `prompt_tokens` and
+    `context_size`), ServiceUnavailable (queue full, closed), RequestTimeout, InferenceFailed; all are
+    `inferno.errors.InfernoError`. An exception in the caller, KeyboardInterrupt included, cancels what it waits for.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        context_size: int | None = None,
+        parallel: int | None = None,
+        gpu_layers: int | None = None,
+        batch_size: int | None = None,
+        threads: int | None = None,
+        models_dir: str | Path | None = None,
+        progress: Callable[[float], bool] | None = None,
+        **options: Any,
+    ) -> None:
+        """Load `model`: the path of a GGUF file, or the id of one in the models directory; nothing is downloaded.
+
+        `context_size`: tokens one sequence may hold, prompt and output; `parallel`: sequences computed at once (each
+        takes its share of memory); `batch_size`: tokens computed in one step; `threads`: compute threads, 0 = the
+        physical cores; `gpu_layers`: layers kept on the GPU, -1 = all. Further engine options (queue_size,
+        step_budget_ms, prefix_cache) are in `inferno._core.engine_fields()`, with the defaults. `progress` gets
+        fractions from 0 to 1 and stops the load by returning False.
+
+        Raises ModelNotFound, InvalidRequest (bad file or option), ServiceUnavailable (not enough memory).
         """
+        options |= {
+            "context_size": context_size,
+            "parallel": parallel,
+            "gpu_layers": gpu_layers,
+            "batch_size": batch_size,
+            "threads": threads,
+        }
+        _check_names(options, _core.engine_fields())
         checked = _core.validate_engine_options(options)
-        self.id, path = _locate(model, models_dir)
+        self.id, path = _located(model, models_dir)
         preflight.check(path)
-        self._engine = LocalEngine(str(path), checked)
+        self._engine = LocalEngine(str(path), checked, progress)
 
     # ---- text ---------------------------------------------------------------------------------------------------
 
     @overload
-    def generate(self, prompt: str, *, n: int = 1, timeout_s: float | None = None, **sampling: Any) -> Result: ...
+    def generate(
+        self, prompt: PromptLike, *, n: int = 1, timeout_s: float | None = None, priority: int = 0, **sampling: Any
+    ) -> Result: ...
 
     @overload
     def generate(
-        self, prompt: Sequence[PromptLike], *, n: int = 1, timeout_s: float | None = None, **sampling: Any
+        self,
+        prompt: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        n: int = 1,
+        timeout_s: float | None = None,
+        priority: int = 0,
+        **sampling: Any,
     ) -> list[Result]: ...
 
     def generate(
-        self,
-        prompt: str | Sequence[PromptLike],
-        *,
-        n: int = 1,
-        timeout_s: float | None = None,
-        **sampling: Any,
+        self, prompt: Prompts, *, n: int = 1, timeout_s: float | None = None, priority: int = 0, **sampling: Any
     ) -> Result | list[Result]:
-        """Continue `prompt`; a list of prompts (texts or token id lists) is computed as one batch.
+        """Continue `prompt`, `n` times.
 
-        `sampling` are the fields of `inferno._core.sampling_fields()`: max_tokens, temperature, top_p, seed, stop,
-        logprobs, grammar and so on. Raises InvalidRequest naming a bad field, ContextLengthExceeded,
-        ServiceUnavailable (queue full), RequestTimeout after `timeout_s` seconds, InferenceFailed.
+        A text or a list of token ids gives one Result with `n` choices. A list of those, of any length, is computed
+        as one batch and gives a list of Results in the same order; one failure fails them all.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        checked = _core.validate_sampling(sampling)
-        results = self._run_all([self._request(_prompt(p), n, timeout_s, checked) for p in prompts])
-        return results[0] if isinstance(prompt, str) else results
+        requests = self._requests(prompt, n, timeout_s, priority, sampling)
+        results = self._run_all(requests)
+        return results[0] if _is_one(prompt) else results
 
-    def stream(self, prompt: str, *, timeout_s: float | None = None, **sampling: Any) -> TextStream:
-        """Continue `prompt`, yielding text as it comes. Raises like `generate`."""
-        return self._stream(TextPrompt(prompt), timeout_s, sampling)
+    def stream(
+        self, prompt: PromptLike, *, timeout_s: float | None = None, priority: int = 0, **sampling: Any
+    ) -> TextStream:
+        """Continue `prompt`, yielding text as it comes; what the pieces add up to is the text of `generate`."""
+        return self._stream(_prompt(prompt), timeout_s, priority, sampling)
 
     def chat(
         self,
-        messages: Sequence[Mapping[str, str]],
+        messages: Messages,
         *,
         n: int = 1,
         timeout_s: float | None = None,
+        priority: int = 0,
         **sampling: Any,
     ) -> Result:
         """Answer `messages` (mappings with `role` and `content`) by the model's own chat template."""
-        checked = _core.validate_sampling(sampling)
-        return self._run_all([self._request(_chat(messages), n, timeout_s, checked)])[0]
+        return self._run_all([self._request(_chat(messages), n, timeout_s, priority, _sampling(sampling))])[0]
 
     def chat_stream(
-        self, messages: Sequence[Mapping[str, str]], *, timeout_s: float | None = None, **sampling: Any
+        self, messages: Messages, *, timeout_s: float | None = None, priority: int = 0, **sampling: Any
     ) -> TextStream:
         """Like `chat`, yielding text as it comes."""
-        return self._stream(_chat(messages), timeout_s, sampling)
+        return self._stream(_chat(messages), timeout_s, priority, sampling)
 
-    async def agenerate(self, prompt: str, *, n: int = 1, timeout_s: float | None = None, **sampling: Any) -> Result:
-        """`generate` for event loops; run several at once with `asyncio.gather` and they share the engine."""
-        checked = _core.validate_sampling(sampling)
-        generation = await self._engine.submit(self._request(TextPrompt(prompt), n, timeout_s, checked))
-        return await generation.result()
+    # ---- text, asynchronous -------------------------------------------------------------------------------------
 
-    async def achat(
+    @overload
+    async def agenerate(
+        self, prompt: PromptLike, *, n: int = 1, timeout_s: float | None = None, priority: int = 0, **sampling: Any
+    ) -> Result: ...
+
+    @overload
+    async def agenerate(
         self,
-        messages: Sequence[Mapping[str, str]],
+        prompt: Sequence[str] | Sequence[Sequence[int]],
         *,
         n: int = 1,
         timeout_s: float | None = None,
+        priority: int = 0,
+        **sampling: Any,
+    ) -> list[Result]: ...
+
+    async def agenerate(
+        self, prompt: Prompts, *, n: int = 1, timeout_s: float | None = None, priority: int = 0, **sampling: Any
+    ) -> Result | list[Result]:
+        """`generate` for event loops."""
+        requests = self._requests(prompt, n, timeout_s, priority, sampling)
+        results = await self._arun_all(requests)
+        return results[0] if _is_one(prompt) else results
+
+    def astream(
+        self, prompt: PromptLike, *, timeout_s: float | None = None, priority: int = 0, **sampling: Any
+    ) -> AsyncTextStream:
+        """`stream` for event loops: `async for piece in llm.astream(...)`."""
+        request = self._request(_prompt(prompt), 1, timeout_s, priority, _sampling(sampling))
+        return AsyncTextStream(self._engine, request)
+
+    async def achat(
+        self,
+        messages: Messages,
+        *,
+        n: int = 1,
+        timeout_s: float | None = None,
+        priority: int = 0,
         **sampling: Any,
     ) -> Result:
-        checked = _core.validate_sampling(sampling)
-        generation = await self._engine.submit(self._request(_chat(messages), n, timeout_s, checked))
-        return await generation.result()
+        """`chat` for event loops."""
+        request = self._request(_chat(messages), n, timeout_s, priority, _sampling(sampling))
+        return (await self._arun_all([request]))[0]
 
-    async def astream(self, prompt: str, *, timeout_s: float | None = None, **sampling: Any) -> AsyncIterator[str]:
-        """`stream` for event loops: an asynchronous iterator of text. Leaving it early cancels the request."""
-        checked = _core.validate_sampling(sampling)
-        request = self._request(TextPrompt(prompt), 1, timeout_s, checked)
-        generation = await self._engine.submit(request)
-        collector = Collector(request)
-        async for index, event in generation:
-            collector.add(index, event)
-            if isinstance(event, Delta) and event.text:
-                yield event.text
+    def achat_stream(
+        self, messages: Messages, *, timeout_s: float | None = None, priority: int = 0, **sampling: Any
+    ) -> AsyncTextStream:
+        """`chat_stream` for event loops."""
+        request = self._request(_chat(messages), 1, timeout_s, priority, _sampling(sampling))
+        return AsyncTextStream(self._engine, request)
 
     # ---- vectors and tokens -------------------------------------------------------------------------------------
 
-    def embed(self, texts: str | Sequence[str], *, timeout_s: float | None = None) -> FloatArray:
+    def embed(self, texts: str | Sequence[str], *, timeout_s: float | None = None, priority: int = 0) -> FloatArray:
         """L2-normalised vectors, shape (inputs, dimensions), float32. A single text gives one row.
 
-        Raises ContextLengthExceeded for a text longer than the context, InvalidRequest for an empty one.
+        Raises InvalidRequest for an empty text, and ContextLengthExceeded, never cutting a text short.
         """
-        return _matrix(self._engine.embed_now(self._embedding_request(texts, timeout_s)))
+        return _matrix(self._engine.embed_now(self._embedding_request(texts, timeout_s, priority)))
 
-    async def aembed(self, texts: str | Sequence[str], *, timeout_s: float | None = None) -> FloatArray:
-        return _matrix(await self._engine.embed(self._embedding_request(texts, timeout_s)))
+    async def aembed(
+        self, texts: str | Sequence[str], *, timeout_s: float | None = None, priority: int = 0
+    ) -> FloatArray:
+        """`embed` for event loops."""
+        return _matrix(await self._engine.embed(self._embedding_request(texts, timeout_s, priority)))
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = True) -> list[int]:
-        """Token ids of `text`; `add_special` adds what the model expects around a text."""
-        return self._engine.core.tokenize(text, add_special, parse_special)
+        """Token ids of `text`. `add_special` adds the tokens that the model expects around a text; with
+        `parse_special` the spellings of control tokens are read as those tokens."""
+        return self._engine.tokenize(text, add_special, parse_special)
 
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        return self._engine.core.detokenize(tokens)
+    def detokenize(self, tokens: Sequence[int], *, render_special: bool = False) -> str:
+        """The text of token ids; bytes that are no UTF-8 become U+FFFD."""
+        return self._engine.detokenize(tokens, render_special)
 
     # ---- life ---------------------------------------------------------------------------------------------------
 
@@ -168,9 +246,19 @@ class LLM:
         """Tokens one sequence may hold."""
         return self._engine.context_size
 
-    def close(self) -> None:
-        """Cancel what runs and free the model. Harmless when closed already."""
-        self._engine.close_now()
+    @property
+    def memory_bytes(self) -> int:
+        """Weights, KV cache and compute buffers."""
+        return self._engine.memory_bytes
+
+    def stats(self) -> EngineStats:
+        """Gauges and running totals of the engine."""
+        return self._engine.stats_now()
+
+    def close(self, grace_s: float = 0.0) -> None:
+        """Let running requests go on for up to `grace_s` seconds, cancel the rest, free the model. Harmless when
+        closed already."""
+        self._engine.close_now(grace_s)
 
     def __enter__(self) -> Self:
         return self
@@ -181,77 +269,83 @@ class LLM:
         self.close()
 
     def __repr__(self) -> str:
-        return f"LLM({self.id!r}, {self.info.description}, context_size={self.context_size})"
+        return f"LLM({self.id!r}, {self.info.description!r}, context_size={self.context_size})"
 
     # ---- inside -------------------------------------------------------------------------------------------------
 
-    def _request(self, prompt: Prompt, n: int, timeout_s: float | None, sampling: dict[str, Any]) -> Request:
-        return Request(model=self.id, prompts=[prompt], n=n, timeout_s=timeout_s, sampling=sampling)
+    def _requests(
+        self, prompt: Prompts, n: int, timeout_s: float | None, priority: int, sampling: dict[str, Any]
+    ) -> list[Request]:
+        checked = _sampling(sampling)
+        prompts: Any = [prompt] if _is_one(prompt) else prompt
+        return [self._request(_prompt(item), n, timeout_s, priority, checked) for item in prompts]
 
-    def _embedding_request(self, texts: str | Sequence[str], timeout_s: float | None) -> EmbeddingRequest:
-        items = [texts] if isinstance(texts, str) else list(texts)
+    def _request(
+        self, prompt: Prompt, n: int, timeout_s: float | None, priority: int, sampling: dict[str, Any]
+    ) -> Request:
+        return Request(model=self.id, prompts=[prompt], n=n, timeout_s=timeout_s, priority=priority, sampling=sampling)
+
+    def _embedding_request(
+        self, texts: str | Sequence[str], timeout_s: float | None, priority: int
+    ) -> EmbeddingRequest:
+        items = [texts] if isinstance(texts, str) else texts
         return EmbeddingRequest(
-            model=self.id, inputs=[TextPrompt(_text(item, "texts")) for item in items], timeout_s=timeout_s
+            model=self.id,
+            inputs=[TextPrompt(_text(item, f"input[{i}]")) for i, item in enumerate(items)],
+            timeout_s=timeout_s,
+            priority=priority,
         )
 
-    def _stream(self, prompt: Prompt, timeout_s: float | None, sampling: dict[str, Any]) -> TextStream:
-        request = self._request(prompt, 1, timeout_s, _core.validate_sampling(sampling))
+    def _stream(self, prompt: Prompt, timeout_s: float | None, priority: int, sampling: dict[str, Any]) -> TextStream:
+        request = self._request(prompt, 1, timeout_s, priority, _sampling(sampling))
         return TextStream(self._engine, self._engine.submit_now(request))
 
-    def _run_all(self, requests: list[Request]) -> list[Result]:
-        """As much as the queue holds is submitted before anything is waited for; one failure cancels the rest."""
-        generations: list[Generation] = []
-        try:
-            for request in requests:
-                generations.append(self._submit_patiently(request, generations))
-            return [TextStream(self._engine, generation).result() for generation in generations]
-        finally:
-            for generation in generations:
-                generation.cancel()
+    def _run_all(self, requests: Sequence[Request]) -> list[Result]:
+        """As many at once as the queue takes; one failure cancels the rest."""
+        results: list[Result] = []
+        with _Pending() as pending:
+            for index, request in _numbered(requests):
+                while (generation := pending.admitted(self._engine.submit_now, request, index)) is None:
+                    results.append(self._engine.result(pending.oldest()))
+                pending.append(generation)
+            while pending:
+                results.append(self._engine.result(pending.oldest()))
+        return results
 
-    def _submit_patiently(self, request: Request, earlier: list[Generation]) -> Generation:
-        while True:
-            try:
-                return self._engine.submit_now(request)
-            except errors.ServiceUnavailable:
-                running = [generation for generation in earlier if not generation.finished]
-                if not running:
-                    raise
-                self._engine.wait_finished(running[0])
+    async def _arun_all(self, requests: Sequence[Request]) -> list[Result]:
+        results: list[Result] = []
+        with _Pending() as pending:
+            for index, request in _numbered(requests):
+                while (generation := await pending.aadmitted(self._engine.submit, request, index)) is None:
+                    results.append(await pending.oldest().result())
+                pending.append(generation)
+            while pending:
+                results.append(await pending.oldest().result())
+        return results
 
 
 class TextStream(Iterator[str]):
-    """Text as it is generated; `result()` afterwards has the whole. Leaving a `with` block early cancels."""
+    """Text as it is generated. Leaving a `with` block, or dropping the object, cancels what is not generated yet."""
 
     def __init__(self, engine: LocalEngine, generation: Generation) -> None:
-        self._engine = engine
         self._generation = generation
         self._collector = Collector(generation.request)
-        self._pieces: list[str] = []
+        self._events = engine.events(generation)
 
     def __next__(self) -> str:
-        while not self._pieces:
-            events = self._engine.wait(self._generation)
-            if not events:
-                raise StopIteration
-            for index, event in events:
-                self._collector.add(index, event)
-                if isinstance(event, Delta) and event.text:
-                    self._pieces.append(event.text)
-        return self._pieces.pop(0)
+        for index, event in self._events:
+            if piece := _collected(self._collector, index, event, self.cancel):
+                return piece
+        raise StopIteration
 
     def result(self) -> Result:
-        """The complete result; waits for what is still to come."""
-        try:
-            for _ in self:
-                pass
-        except BaseException:
-            self.cancel()
-            raise
+        """The complete result, pieces already read included; waits for what is still to come."""
+        for _ in self:
+            pass
         return self._collector.result()
 
     def cancel(self) -> None:
-        """Stop generating; what is there already can still be read, with finish_reason `cancelled`."""
+        """Stop generating. What has been generated can still be read; the finish reason is `cancelled`."""
         self._generation.cancel()
 
     def __enter__(self) -> Self:
@@ -263,18 +357,147 @@ class TextStream(Iterator[str]):
         self.cancel()
 
 
-def _locate(model: str | Path, models_dir: str | Path | None) -> tuple[str, Path]:
+class AsyncTextStream(AsyncIterator[str]):
+    """Text as it is generated, for event loops. The request is submitted when the first piece is asked for."""
+
+    def __init__(self, engine: LocalEngine, request: Request) -> None:
+        self._engine = engine
+        self._request = request
+        self._collector = Collector(request)
+        self._generation: Generation | None = None
+        self._events: AsyncGenerator[tuple[int, Event], None] | None = None
+
+    async def __anext__(self) -> str:
+        if self._events is None:
+            self._generation = await self._engine.submit(self._request)
+            self._events = self._generation.__aiter__()
+        async for index, event in self._events:
+            if piece := _collected(self._collector, index, event, self.cancel):
+                return piece
+        raise StopAsyncIteration
+
+    async def result(self) -> Result:
+        """The complete result, pieces already read included; waits for what is still to come."""
+        async for _ in self:
+            pass
+        return self._collector.result()
+
+    def cancel(self) -> None:
+        """Stop generating. What has been generated can still be read; the finish reason is `cancelled`."""
+        if self._generation is not None:
+            self._generation.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+
+class _Pending(deque[Generation]):
+    """Accepted requests whose results have not been asked for yet. Leaving the block cancels them."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for generation in self:
+            generation.cancel()
+
+    def oldest(self) -> Generation:
+        return self.popleft()
+
+    def admitted(
+        self, submit: Callable[[Request], Generation], request: Request, index: int | None
+    ) -> Generation | None:
+        """None when the queue is full of our own requests, so that waiting for one of them helps."""
+        with self._queue_full_is_none(index):
+            return submit(request)
+        return None
+
+    async def aadmitted(
+        self, submit: Callable[[Request], Any], request: Request, index: int | None
+    ) -> Generation | None:
+        with self._queue_full_is_none(index):
+            generation: Generation = await submit(request)
+            return generation
+        return None
+
+    @contextlib.contextmanager
+    def _queue_full_is_none(self, index: int | None) -> Iterator[None]:
+        try:
+            yield
+        except errors.ServiceUnavailable:
+            if not self:
+                raise
+        except errors.InvalidRequest as error:
+            if index is not None:
+                error.details["prompt_index"] = index
+            raise
+
+
+def _numbered(requests: Sequence[Request]) -> Iterator[tuple[int | None, Request]]:
+    """(position in the batch, request); a single request has no position."""
+    for index, request in enumerate(requests):
+        yield (index if len(requests) > 1 else None), request
+
+
+def _located(model: str | Path, models_dir: str | Path | None) -> tuple[str, Path]:
+    """(id, path) of a file or of an id in the models directory."""
     path = Path(model)
-    if isinstance(model, Path) or path.suffix == ".gguf" or path.exists():
+    if isinstance(model, Path) or path.suffix == ".gguf" or path.is_file():
+        if not path.exists():
+            raise errors.ModelNotFound(f"There is no file {path.name!r}.")
         return path.stem, path
-    settings = load_settings()
-    registry = Registry(Path(models_dir or settings.models.dir), settings.models.aliases)
+    if models_dir is None:
+        settings = load_settings()
+        registry = Registry(settings.models.dir, settings.models.aliases)
+    else:
+        registry = Registry(Path(models_dir))
     try:
-        return str(model), registry.get(str(model)).path
+        return model, registry.get(model).path
     except errors.ModelNotFound as error:
         raise errors.ModelNotFound(
-            f"{error.message}. Download it with: inferno models pull {model}", **error.details
+            f"{error.message}. To download it: inferno models pull {model}", **error.details
         ) from None
+
+
+def _sampling(fields: dict[str, Any]) -> dict[str, Any]:
+    _check_names(fields, _core.sampling_fields())
+    return _core.validate_sampling(fields)
+
+
+def _check_names(given: Iterable[str], known: Sequence[_core.FieldRow]) -> None:
+    names = [row["name"] for row in known]
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise errors.InvalidRequest(f"There is no field named {name}.{hint}", field=name)
+
+
+def _is_one(prompt: Prompts) -> bool:
+    return isinstance(prompt, str) or (len(prompt) > 0 and isinstance(prompt[0], int))
+
+
+def _prompt(prompt: object) -> Prompt:
+    if isinstance(prompt, str):
+        return TextPrompt(prompt)
+    if isinstance(prompt, Sequence) and all(isinstance(token, int) for token in prompt):
+        return TokenPrompt(list(prompt))
+    raise errors.InvalidRequest("prompt must be text or a list of token ids.", field="prompt")
+
+
+def _chat(messages: Messages) -> ChatPrompt:
+    return ChatPrompt([_message(message, index) for index, message in enumerate(messages)])
+
+
+def _message(message: object, index: int) -> Message:
+    if not isinstance(message, Mapping):
+        raise errors.InvalidRequest(f"messages[{index}] must be a mapping.", field=f"messages[{index}]")
+    return Message(*(_text(message.get(key), f"messages[{index}].{key}") for key in ("role", "content")))
 
 
 def _text(value: object, field: str) -> str:
@@ -283,17 +506,17 @@ def _text(value: object, field: str) -> str:
     return value
 
 
-def _prompt(prompt: PromptLike) -> Prompt:
-    return TextPrompt(prompt) if isinstance(prompt, str) else TokenPrompt(list(prompt))
-
-
-def _chat(messages: Sequence[Mapping[str, str]]) -> ChatPrompt:
-    converted = []
-    for index, message in enumerate(messages):
-        fields = [_text(message.get(key), f"messages[{index}].{key}") for key in ("role", "content")]
-        converted.append(Message(*fields))
-    return ChatPrompt(converted)
+def _collected(collector: Collector, index: int, event: Event, cancel: Callable[[], None]) -> str:
+    """Hand the event to the collector; the text in it."""
+    try:
+        collector.add(index, event)
+    except errors.InfernoError:
+        cancel()
+        raise
+    return event.text if isinstance(event, Delta) else ""
 
 
 def _matrix(embeddings: Embeddings) -> FloatArray:
-    return np.stack([np.frombuffer(vector, dtype="<f4") for vector in embeddings.vectors])
+    return np.stack([np.frombuffer(vector, dtype="<f4") for vector in embeddings.vectors]).astype(
+        np.float32, copy=False
+    )

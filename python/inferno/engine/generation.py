@@ -1,15 +1,19 @@
-"""The stream that an accepted Request gets back, and how a Result is made of it."""
+"""The stream that an accepted request gets back, and how a Result is made of it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 
 from inferno import errors
 from inferno.request import (
     Choice,
     Delta,
+    EmbeddingRequest,
+    Embeddings,
     ErrorInfo,
     Event,
     Finish,
@@ -21,27 +25,37 @@ from inferno.request import (
 )
 
 
-class Generation:
-    """Sans-I/O state of one accepted Request: an engine calls `feed`, a consumer calls `take` or iterates.
+class SequenceStream:
+    """Sans-I/O state of the sequences of one accepted request: an engine calls `feed`, one consumer takes.
 
-    A slow consumer costs no memory per token: waiting deltas of a sequence are merged into one. `feed` may be called
-    from another thread than the consumer's, once `wake_in` has named the consumer's event loop.
+    The two may be on different threads. A slow consumer costs no memory per token: waiting deltas of a sequence
+    are merged into one.
     """
 
-    def __init__(self, request: Request, sequence_ids: Iterable[int], cancel: Callable[[list[int]], None]) -> None:
-        self.request = request
+    def __init__(
+        self,
+        sequence_ids: Iterable[int],
+        cancel: Callable[[list[int]], None],
+        listen: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> None:
+        """`cancel` stops sequences; `listen` is entered while an asynchronous consumer waits."""
         self._index_of = {sequence_id: index for index, sequence_id in enumerate(sequence_ids)}
-        self._open = set(self._index_of)
         self._cancel = cancel
+        self._listen = listen
+        self._lock = threading.Lock()
+        # Guarded by _lock.
+        self._open = set(self._index_of)
         self._deltas: dict[int, Delta] = {}
         self._finishes: list[Finish] = []
-        self._lock = threading.Lock()  # guards the two above
-        self._wake = asyncio.Event()
-        self._notify: Callable[[], object] = self._wake.set
+        self._pending_bytes = 0
+        self._ends_only = False
+        self._nudged = False
+        self._ring: Callable[[], object] | None = None
 
-    def wake_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let `feed` be called from other threads than the one that runs `loop`."""
-        self._notify = lambda: loop.call_soon_threadsafe(self._wake.set)
+    @property
+    def sequence_ids(self) -> list[int]:
+        """The engine's ids, in choice order."""
+        return list(self._index_of)
 
     @property
     def finished(self) -> bool:
@@ -49,15 +63,23 @@ class Generation:
         return not self._open
 
     @property
+    def exhausted(self) -> bool:
+        """True once every sequence has had its Finish and all of it has been taken."""
+        with self._lock:
+            return not (self._open or self._deltas or self._finishes)
+
+    @property
     def has_events(self) -> bool:
         """True when `take` would return something."""
-        return bool(self._deltas or self._finishes)
+        with self._lock:
+            return bool(self._deltas or self._finishes)
 
     @property
     def pending_bytes(self) -> int:
         """Size of the text that waits to be taken, in UTF-8 bytes."""
-        with self._lock:
-            return sum(len(delta.text.encode()) for delta in self._deltas.values())
+        return self._pending_bytes
+
+    # ---- the engine's side --------------------------------------------------------------------------------------
 
     def feed(self, event: Event) -> None:
         """Take in one event of one of this request's sequences; events after its Finish are dropped."""
@@ -67,48 +89,138 @@ class Generation:
             if isinstance(event, Finish):
                 self._open.discard(event.id)
                 self._finishes.append(event)
-            elif event.id in self._deltas:
-                self._deltas[event.id] = _merged(self._deltas[event.id], event)
             else:
-                self._deltas[event.id] = event
-        self._notify()
+                self._hold(event)
+            ring = self._ring if self._worth_a_wake() else None
+        if ring is not None:
+            ring()
 
     def fail(self, error: ErrorInfo) -> None:
         """End every open sequence with `error`: the engine is gone."""
         for sequence_id in sorted(self._open):
             self.feed(Finish(sequence_id, "error", Usage(), Timings(), error=error))
 
+    def _hold(self, delta: Delta) -> None:
+        held = self._deltas.get(delta.id)
+        self._deltas[delta.id] = delta if held is None else _merged(held, delta)
+        self._pending_bytes += len(delta.text) if delta.text.isascii() else len(delta.text.encode())
+
+    def _worth_a_wake(self) -> bool:
+        return bool(self._finishes or (self._deltas and not self._ends_only))
+
+    # ---- the consumer's side ------------------------------------------------------------------------------------
+
     def take(self) -> list[tuple[int, Event]]:
         """What has arrived since the last call, as (choice index, event); a Finish comes after its deltas."""
-        self._wake.clear()
         with self._lock:
             events: list[Event] = [*self._deltas.values(), *self._finishes]
-            self._deltas, self._finishes = {}, []
+            self._deltas, self._finishes, self._pending_bytes = {}, [], 0
         return [(self._index_of[event.id], event) for event in events]
+
+    def ring_when_ready(self, ring: Callable[[], object]) -> bool:
+        """True when there is something to take or nothing to wait for. Else `ring` will be called, on the feeding
+        thread and perhaps more than once, when something has arrived."""
+        with self._lock:
+            if self._worth_a_wake() or self._nudged or not self._open:
+                self._ring, self._nudged = None, False
+                return True
+            self._ring = ring
+            return False
+
+    def ends_only(self) -> None:
+        """From now on only the end of a sequence is worth waking for: the consumer wants no pieces."""
+        with self._lock:
+            self._ends_only = True
 
     def cancel(self) -> None:
         """Stop the sequences that still run; they end with reason `cancelled`. Harmless when all have ended."""
-        if self._open:
-            self._cancel(sorted(self._open))
+        with self._lock:
+            still_open = sorted(self._open)
+        if still_open:
+            self._cancel(still_open)
 
-    async def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
-        """Yield (choice index, event) until every sequence has ended. Leaving early cancels the rest."""
+    async def __aiter__(self) -> AsyncGenerator[tuple[int, Event], None]:
+        """Yield (choice index, event) until every sequence has ended. Leaving early cancels the rest.
+
+        After an early `break` or an exception in the loop's body, that happens when the iterator is closed; use
+        `contextlib.aclosing` or call `cancel` to have it at once.
+        """
         try:
-            while True:
+            while not self.exhausted:
                 for item in self.take():
                     yield item
-                if self.finished and not self.has_events:
-                    return
-                await self._wake.wait()
+                await self.arrived()
         finally:
             self.cancel()
 
+    async def arrived(self) -> None:
+        """Wait until there is something to take, or nothing to wait for, or `nudge` is called."""
+        bell = _AsyncBell()
+        if not self.ring_when_ready(bell.ring):
+            with self._listen():
+                await bell.rung
+
+    def nudge(self) -> None:
+        """End the wait of `arrived`, or the next one: for the consumer's own timers."""
+        with self._lock:
+            self._nudged = True
+            ring = self._ring
+        if ring is not None:
+            ring()
+
+
+class Generation(SequenceStream):
+    """The stream of one accepted Request."""
+
+    def __init__(
+        self,
+        request: Request,
+        sequence_ids: Iterable[int],
+        cancel: Callable[[list[int]], None],
+        listen: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> None:
+        super().__init__(sequence_ids, cancel, listen)
+        self.request = request
+
     async def result(self) -> Result:
         """All text, once it is complete. Raises the error that ended a sequence."""
+        self.ends_only()
         collector = Collector(self.request)
-        async for index, event in self:
-            collector.add(index, event)
+        async with contextlib.aclosing(self.__aiter__()) as events:
+            async for index, event in events:
+                collector.add(index, event)
         return collector.result()
+
+
+class EmbeddingJob(SequenceStream):
+    """The stream of one accepted EmbeddingRequest: no text, one vector in each Finish."""
+
+    def __init__(
+        self,
+        request: EmbeddingRequest,
+        sequence_ids: Iterable[int],
+        cancel: Callable[[list[int]], None],
+        listen: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> None:
+        super().__init__(sequence_ids, cancel, listen)
+        self.request = request
+
+    async def result(self) -> Embeddings:
+        """All vectors. Raises the error that ended a sequence."""
+        ends: dict[int, Event] = {}
+        async with contextlib.aclosing(self.__aiter__()) as events:
+            async for index, event in events:
+                ends[index] = event
+        return self.collect(ends)
+
+    def collect(self, ends: dict[int, Event]) -> Embeddings:
+        """Vectors in input order from the Finish of each input. Raises the first error."""
+        finishes = [end for _, end in sorted(ends.items()) if isinstance(end, Finish)]
+        return Embeddings(
+            model=self.request.model,
+            vectors=[_vector(finish) for finish in finishes],
+            usage=Usage(prompt_tokens=sum(finish.usage.prompt_tokens for finish in finishes)),
+        )
 
 
 class Collector:
@@ -138,6 +250,7 @@ class Collector:
         )
 
     def result(self) -> Result:
+        """Requires: every choice has had its Finish."""
         choices = [self._choices[index] for index in sorted(self._choices)]
         return Result(
             id=self._request.id,
@@ -157,7 +270,7 @@ def raise_for(finish: Finish) -> None:
         raise errors.from_dict({"code": info.code, "message": info.message})
 
 
-def total_usage(usages: list[Usage], n: int) -> Usage:
+def total_usage(usages: Sequence[Usage], n: int) -> Usage:
     """Sum over choices; each prompt counts once although it has `n` choices."""
     return Usage(
         prompt_tokens=sum(usage.prompt_tokens for usage in usages[::n]),
@@ -171,5 +284,38 @@ def _merged(first: Delta, second: Delta) -> Delta:
         first.id,
         first.text + second.text,
         first.n_tokens + second.n_tokens,
-        [*first.logprobs, *second.logprobs],
+        [*first.logprobs, *second.logprobs] if second.logprobs else first.logprobs,
     )
+
+
+def _vector(finish: Finish) -> bytes:
+    raise_for(finish)
+    if finish.embedding is None:
+        raise errors.InferenceFailed("The embedding was cancelled before it was complete.")
+    return finish.embedding
+
+
+class _AsyncBell:
+    """A future that any thread may complete."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.rung: asyncio.Future[None] = self._loop.create_future()
+
+    def ring(self) -> None:
+        if _running_loop() is self._loop:
+            self._complete()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+                self._loop.call_soon_threadsafe(self._complete)
+
+    def _complete(self) -> None:
+        if not self.rung.done():
+            self.rung.set_result(None)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

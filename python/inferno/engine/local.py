@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import select
 import threading
-import weakref
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from inferno import _core
-from inferno.engine import submission
-from inferno.engine.generation import Generation
-from inferno.engine.streams import EmbeddingJob, Streams
-from inferno.request import EmbeddingRequest, Embeddings, EngineStats, Event, ModelInfo, Request
+from inferno.engine import embedding
+from inferno.engine.generation import Collector, EmbeddingJob, Generation, SequenceStream
+from inferno.engine.protocol import EngineState
+from inferno.engine.streams import Streams, or_cancel
+from inferno.engine.submission import Submitter
+from inferno.request import EmbeddingRequest, Embeddings, EngineStats, Event, ModelInfo, Request, Result
 
-#: How long a blocked thread stays in C++ before it looks for a pending KeyboardInterrupt.
-_INTERRUPT_CHECK_S = 0.2
+if TYPE_CHECKING:
+    from inferno._core import Engine as Core
+
+OpenCore: TypeAlias = "Callable[[str, dict[str, Any], Callable[[float], bool] | None], Core]"
 
 _EVENTS: Any = list[Event]
+
+
+def open_core(path: str, options: dict[str, Any], progress: Callable[[float], bool] | None) -> Core:
+    """The C++ engine, imported when first needed: what only talks to workers never pays for it."""
+    from inferno import _core
+
+    return _core.Engine(path, options, progress)
 
 
 class LocalEngine:
     """Implements `inferno.engine.protocol.Engine`; any number of threads and event loops may use it at once.
 
-    Nobody polls: asynchronous users are woken through the engine's file descriptor, and of the threads that
-    wait one at a time waits for the engine and hands out what comes to the others.
+    Whoever waits drains the engine's events for all: an event loop watches the engine's descriptor while one of
+    its tasks waits, and of the threads that wait one leads. Nobody polls and no thread runs in the background.
     """
 
     def __init__(
@@ -34,62 +46,53 @@ class LocalEngine:
         path: str,
         options: Mapping[str, Any] | None = None,
         progress: Callable[[float], bool] | None = None,
+        *,
+        open_core: OpenCore = open_core,
     ) -> None:
-        """Load the GGUF file at `path`. Raises InvalidRequest, ServiceUnavailable."""
-        self._core = _core.Engine(path, dict(options or {}), progress)
-        self.info = msgspec.convert(self._core.info, ModelInfo)
-        self.memory_bytes: int = self._core.memory["total_bytes"]
+        """Load the GGUF file at `path`; blocking. `progress` gets fractions from 0 to 1 and stops the load by
+        returning False. Raises InvalidRequest, ServiceUnavailable."""
+        core = open_core(path, dict(options or {}), progress)
+        self._core = core
+        self.info = msgspec.convert(core.info, ModelInfo)
+        self.memory_bytes: int = core.memory["total_bytes"]
+        self._submitter = Submitter(core, self.info)
         self._streams = Streams()
-        self._arrived = threading.Condition()
-        self._leading = False  # a thread waits in C++; guarded by _arrived
-        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._draining = threading.Lock()  # events are handed out in the order they are drained
+        self._leader = _Leadership()
+        self._poll = select.poll()
+        self._poll.register(core.wake_fd, select.POLLIN)
+        self._waiting: Counter[asyncio.AbstractEventLoop] = Counter()  # each item is its own loop's business
+        self._closed = False
 
     @property
     def context_size(self) -> int:
         return self._core.context_size
 
     @property
-    def core(self) -> _core.Engine:
-        return self._core
+    def state(self) -> EngineState:
+        return "closed" if self._closed else "ready"
+
+    @property
+    def healthy(self) -> bool:
+        return not self._closed
+
+    def tokenize(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
+        return self._core.tokenize(text, add_special, parse_special)
+
+    def detokenize(self, tokens: Sequence[int], render_special: bool = False) -> str:
+        return self._core.detokenize(tokens, render_special)
 
     # ---- asynchronous face --------------------------------------------------------------------------------------
 
     async def submit(self, request: Request) -> Generation:
-        loop = self._attach()
-
-        def accept() -> Generation:
-            ids = submission.submit(self._core, request)
-            generation = Generation(request, ids, self._core.cancel)
-            generation.wake_in(loop)
-            self._add(generation, ids)
-            return generation
-
-        accepting = asyncio.ensure_future(asyncio.to_thread(accept))
-        try:
-            return await asyncio.shield(accepting)
-        except asyncio.CancelledError:
-            # The thread goes on; nobody is there to read what it accepts.
-            accepting.add_done_callback(lambda done: done.exception() or done.result().cancel())
-            raise
+        return await or_cancel(asyncio.to_thread(self.submit_now, request))
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
-        loop = self._attach()
-        done = asyncio.Event()
-
-        def accept() -> tuple[EmbeddingJob, list[int]]:
-            ids = submission.submit_embeddings(self._core, request)
-            job = EmbeddingJob(request, ids, lambda: loop.call_soon_threadsafe(done.set))
-            self._add(job, ids)
-            return job, ids
-
-        accepting = asyncio.ensure_future(asyncio.to_thread(accept))
-        try:
-            job, _ = await asyncio.shield(accepting)
-            await done.wait()
-        except asyncio.CancelledError:
-            accepting.add_done_callback(lambda done: done.exception() or self._core.cancel(done.result()[1]))
-            raise
-        return job.result()
+        done = []
+        for first, part in embedding.parts(request):
+            job = await or_cancel(asyncio.to_thread(self._submit_embeddings, part, first))
+            done.append(await job.result())
+        return embedding.joined(request.model, done)
 
     async def stats(self) -> EngineStats:
         return self.stats_now()
@@ -97,77 +100,118 @@ class LocalEngine:
     async def close(self, grace_s: float = 0.0) -> None:
         await asyncio.to_thread(self.close_now, grace_s)
 
-    def _attach(self) -> asyncio.AbstractEventLoop:
+    @contextlib.contextmanager
+    def _listen(self) -> Iterator[None]:
+        """While a task waits, its event loop drains."""
         loop = asyncio.get_running_loop()
-        if loop not in self._loops:
+        self._waiting[loop] += 1
+        if self._waiting[loop] == 1:
             loop.add_reader(self._core.wake_fd, self._hand_out)
-            self._loops.add(loop)
-        return loop
+        try:
+            yield
+        finally:
+            self._waiting[loop] -= 1
+            if not self._waiting[loop]:
+                del self._waiting[loop]
+                loop.remove_reader(self._core.wake_fd)
 
     # ---- synchronous face ---------------------------------------------------------------------------------------
 
     def submit_now(self, request: Request) -> Generation:
-        """Like `submit`; consume the result with `wait`, not with `async for`."""
-        ids = submission.submit(self._core, request)
-        generation = Generation(request, ids, self._core.cancel)
-        self._add(generation, ids)
+        """Like `submit`, blocking while the prompts are tokenised."""
+        with self._streams.expect():
+            ids = self._submitter.submit(request)
+            generation = Generation(request, ids, self._core.cancel, self._listen)
+            self._streams.add(generation)
         return generation
 
-    def embed_now(self, request: EmbeddingRequest) -> Embeddings:
-        ids = submission.submit_embeddings(self._core, request)
-        job = EmbeddingJob(request, ids, lambda: None)
-        self._add(job, ids)
+    def events(self, stream: SequenceStream) -> Generator[tuple[int, Event], None, None]:
+        """Yield (choice index, event) until every sequence has ended, blocking in between. Leaving early cancels."""
         try:
-            self._wait_until(lambda: job.finished)
-        except BaseException:
-            self._core.cancel(ids)
-            raise
-        return job.result()
+            while not stream.exhausted:
+                self._wait(stream)
+                yield from stream.take()
+        finally:
+            stream.cancel()
 
-    def wait(self, generation: Generation) -> list[tuple[int, Event]]:
-        """Block until `generation` has events; return them. An empty list says that it has ended."""
-        events = generation.take()
-        while not events and not generation.finished:
-            self._wait_until(lambda: generation.finished or generation.has_events)
-            events = generation.take()
-        return events or generation.take()
+    def result(self, generation: Generation) -> Result:
+        """All text, once it is complete. Raises the error that ended a sequence."""
+        generation.ends_only()
+        collector = Collector(generation.request)
+        with contextlib.closing(self.events(generation)) as events:
+            for index, event in events:
+                collector.add(index, event)
+        return collector.result()
 
-    def wait_finished(self, generation: Generation) -> None:
-        """Block until `generation` has ended; its events stay to be taken."""
-        self._wait_until(lambda: generation.finished)
+    def embed_now(self, request: EmbeddingRequest) -> Embeddings:
+        done = []
+        for first, part in embedding.parts(request):
+            job = self._submit_embeddings(part, first)
+            done.append(job.collect(dict(self.events(job))))
+        return embedding.joined(request.model, done)
 
     def stats_now(self) -> EngineStats:
         return msgspec.convert({**self._core.stats(), "memory_bytes": self.memory_bytes}, EngineStats)
 
     def close_now(self, grace_s: float = 0.0) -> None:
+        self._closed = True
         self._core.close(grace_s)
         self._hand_out()
 
+    def _submit_embeddings(self, request: EmbeddingRequest, first: int) -> EmbeddingJob:
+        with self._streams.expect():
+            ids = self._submitter.submit_embeddings(request, first)
+            job = EmbeddingJob(request, ids, self._core.cancel, self._listen)
+            self._streams.add(job)
+        return job
+
+    def _wait(self, stream: SequenceStream) -> None:
+        bell = threading.Event()
+        with self._leader.candidate(bell):
+            while not stream.ring_when_ready(bell.set):
+                if self._leader.take():
+                    try:
+                        self._poll.poll()  # a signal interrupts it, unlike a wait in C++
+                        self._hand_out()
+                    finally:
+                        self._leader.give_up()
+                else:
+                    bell.wait()
+                    bell.clear()
+
     # ---- both ---------------------------------------------------------------------------------------------------
 
-    def _add(self, consumer: Generation | EmbeddingJob, ids: list[int]) -> None:
-        with self._arrived:
-            self._streams.add(consumer, ids)
-            self._arrived.notify_all()
-
     def _hand_out(self) -> None:
-        with self._arrived:
-            for event in msgspec.convert(self._core.drain(), _EVENTS):
-                self._streams.feed(event)
-            self._arrived.notify_all()
+        with self._draining:
+            self._streams.feed(msgspec.convert(self._core.drain(), _EVENTS))
 
-    def _wait_until(self, ready: Callable[[], bool]) -> None:
-        while True:
-            with self._arrived:
-                while not ready() and self._leading:
-                    self._arrived.wait()
-                if ready():
-                    return
-                self._leading = True
-            try:
-                self._core.wait(_INTERRUPT_CHECK_S)
-                self._hand_out()
-            finally:
-                with self._arrived:
-                    self._leading = False
-                    self._arrived.notify_all()
+
+class _Leadership:
+    """Of the threads that wait, at most one leads. When it stops, another one is woken to take over."""
+
+    def __init__(self) -> None:
+        self._leading = threading.Lock()
+        self._lock = threading.Lock()
+        self._candidates: set[threading.Event] = set()  # guarded by _lock
+
+    @contextlib.contextmanager
+    def candidate(self, bell: threading.Event) -> Iterator[None]:
+        """Inside, `bell` may ring to say that the lead is free."""
+        with self._lock:
+            self._candidates.add(bell)
+        try:
+            yield
+        finally:
+            self._pass_on(bell)
+
+    def take(self) -> bool:
+        return self._leading.acquire(blocking=False)
+
+    def give_up(self) -> None:
+        self._leading.release()
+
+    def _pass_on(self, leaving: threading.Event) -> None:
+        with self._lock:
+            self._candidates.discard(leaving)
+            if self._candidates and not self._leading.locked():
+                next(iter(self._candidates)).set()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from inferno.engine.generation import Generation
 from inferno.request import EmbeddingRequest, Embeddings, EngineStats, ModelInfo, Request
+
+#: `failed`: the engine is gone and does not come back by itself.
+EngineState: TypeAlias = Literal["loading", "ready", "restarting", "failed", "closed"]
 
 
 class Engine(Protocol):
@@ -22,6 +25,14 @@ class Engine(Protocol):
     @property
     def memory_bytes(self) -> int:
         """What the model takes: weights, KV cache and compute buffers."""
+        ...
+
+    @property
+    def state(self) -> EngineState: ...
+
+    @property
+    def healthy(self) -> bool:
+        """True when a request would be served now: the state is `ready` and the engine answers."""
         ...
 
     async def submit(self, request: Request) -> Generation:

@@ -1,101 +1,95 @@
-"""Which Generation or embedding job each sequence of an engine belongs to."""
+"""Which stream each sequence of an engine belongs to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine, Iterable, Iterator
+from typing import Any, TypeVar
 
-from inferno import errors
-from inferno.engine.generation import raise_for
-from inferno.request import (
-    EmbeddingRequest,
-    Embeddings,
-    ErrorInfo,
-    Event,
-    Finish,
-    Timings,
-    Usage,
-)
+from inferno.engine.generation import SequenceStream
+from inferno.request import ErrorInfo, Event, Finish
 
-
-class Consumer(Protocol):
-    """What events are given to."""
-
-    @property
-    def finished(self) -> bool: ...
-
-    def feed(self, event: Event) -> None: ...
-
-    def fail(self, error: ErrorInfo) -> None: ...
-
-
-class EmbeddingJob:
-    """Collects the vectors of one EmbeddingRequest; calls `on_finish` once when all are there."""
-
-    def __init__(self, request: EmbeddingRequest, sequence_ids: list[int], on_finish: Callable[[], None]) -> None:
-        self._request = request
-        self._ids = sequence_ids
-        self._ends: dict[int, Finish] = {}
-        self._on_finish = on_finish
-
-    @property
-    def finished(self) -> bool:
-        return len(self._ends) == len(self._ids)
-
-    def feed(self, event: Event) -> None:
-        if isinstance(event, Finish):
-            self._ends[event.id] = event
-            if self.finished:
-                self._on_finish()
-
-    def fail(self, error: ErrorInfo) -> None:
-        for sequence_id in self._ids:
-            if sequence_id not in self._ends:
-                self.feed(Finish(sequence_id, "error", Usage(), Timings(), error=error))
-
-    def result(self) -> Embeddings:
-        """Vectors in input order. Raises the first error. Requires: finished."""
-        ends = [self._ends[sequence_id] for sequence_id in self._ids]
-        for end in ends:
-            raise_for(end)
-            if end.embedding is None:
-                raise errors.InferenceFailed("The embedding was cancelled.")
-        return Embeddings(
-            model=self._request.model,
-            vectors=[end.embedding or b"" for end in ends],
-            usage=Usage(prompt_tokens=sum(end.usage.prompt_tokens for end in ends)),
-        )
+StreamT = TypeVar("StreamT", bound=SequenceStream)
 
 
 class Streams:
-    """Sequence id -> consumer. Events that arrive before their consumer is added wait for it."""
+    """Sequence id -> stream. Thread-safe.
+
+    A sequence may speak before the ids of its request have come back from the engine. Such events are kept for it
+    as long as someone is inside `expect`; without anyone there, events of unknown sequences are dropped.
+    """
 
     def __init__(self) -> None:
-        self._consumers: dict[int, Consumer] = {}
+        self._lock = threading.Lock()
+        # Guarded by _lock.
+        self._streams: dict[int, SequenceStream] = {}
         self._early: dict[int, list[Event]] = {}
+        self._expected = 0
 
     def __len__(self) -> int:
-        return len(self._consumers)
+        """Sequences that have not ended."""
+        return len(self._streams)
 
-    def add(self, consumer: Consumer, sequence_ids: Iterable[int]) -> None:
-        for sequence_id in sequence_ids:
-            self._consumers[sequence_id] = consumer
-            for event in self._early.pop(sequence_id, ()):
-                self.feed(event)
+    @contextlib.contextmanager
+    def expect(self) -> Iterator[None]:
+        """Enter before ids are asked for, leave after `add`."""
+        with self._lock:
+            self._expected += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._expected -= 1
+                if not self._expected:
+                    self._early.clear()
 
-    def feed(self, event: Event) -> None:
-        consumer = self._consumers.get(event.id)
-        if consumer is None:
-            self._early.setdefault(event.id, []).append(event)
-            return
-        consumer.feed(event)
-        if isinstance(event, Finish):
-            del self._consumers[event.id]
+    def add(self, stream: SequenceStream) -> None:
+        """Hand over the events that came early, and from now on all others."""
+        with self._lock:
+            for sequence_id in stream.sequence_ids:
+                self._streams[sequence_id] = stream
+                for event in self._early.pop(sequence_id, ()):
+                    self._feed(event)
+
+    def feed(self, events: Iterable[Event]) -> None:
+        """Hand out `events`, in order."""
+        with self._lock:
+            for event in events:
+                self._feed(event)
 
     def fail_all(self, error: ErrorInfo) -> None:
         """End every open sequence: the engine is gone."""
-        consumers = {id(consumer): consumer for consumer in self._consumers.values()}
-        self._consumers.clear()
-        self._early.clear()
-        for consumer in consumers.values():
-            consumer.fail(error)
+        with self._lock:
+            streams = {id(stream): stream for stream in self._streams.values()}
+            self._streams.clear()
+            self._early.clear()
+        for stream in streams.values():
+            stream.fail(error)
+
+    def _feed(self, event: Event) -> None:
+        stream = self._streams.get(event.id)
+        if stream is None:
+            if self._expected:
+                self._early.setdefault(event.id, []).append(event)
+            return
+        if isinstance(event, Finish):
+            del self._streams[event.id]
+        stream.feed(event)
+
+
+async def or_cancel(accepting: Coroutine[Any, Any, StreamT]) -> StreamT:
+    """The stream that `accepting` yields. When the caller gives up waiting for it, the stream is cancelled as soon
+    as it exists: no accepted work is left that nobody wants."""
+    task = asyncio.ensure_future(accepting)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_cancel_stream)
+        raise
+
+
+def _cancel_stream(task: asyncio.Task[StreamT]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().cancel()

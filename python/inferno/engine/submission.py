@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from inferno import errors
@@ -13,61 +14,105 @@ from inferno.request import (
     MAX_TIMEOUT_S,
     ChatPrompt,
     EmbeddingRequest,
+    ModelInfo,
     Prompt,
     Request,
     TextPrompt,
+    TokenPrompt,
 )
 
 if TYPE_CHECKING:
-    from inferno._core import Engine as CoreEngine
+    from inferno._core import Engine as Core
 
 
-def submit(core: CoreEngine, request: Request) -> list[int]:
-    """Accept all sequences of `request`, or none. Returns their ids, prompt-major.
+class Submitter:
+    """Puts requests into the queue of one engine. Blocking (a long prompt takes a while to tokenise); thread-safe.
 
-    Raises InvalidRequest (with the field), ContextLengthExceeded, ServiceUnavailable.
+    Both methods raise InvalidRequest with the field, ContextLengthExceeded and ServiceUnavailable (queue full).
     """
-    _check_counts(request)
-    prompts: list[list[int]] = []
-    sampling: list[dict[str, Any]] = []
-    for prompt in request.prompts:
-        tokens, stops = _tokenize(core, prompt)
-        # One position must be left for the first generated token.
-        _check_length(tokens, core.context_size - 1, core.context_size, _field(prompt))
-        for choice in range(request.n):
-            prompts.append(tokens)
-            sampling.append(_choice_sampling(request.sampling, stops, choice))
-    return core.submit(
-        prompts,
-        sampling,
-        priority=request.priority,
-        timeout_s=request.timeout_s,
-        cache_salt=request.cache_salt,
-    )
 
+    def __init__(self, core: Core, info: ModelInfo) -> None:
+        self._core = core
+        self._info = info
 
-def submit_embeddings(core: CoreEngine, request: EmbeddingRequest) -> list[int]:
-    """Accept all inputs, or none. Raises like `submit`."""
-    if not 1 <= len(request.inputs) <= MAX_INPUTS:
-        raise errors.InvalidRequest(f"input must have 1 to {MAX_INPUTS} items.", field="input")
-    _check_timeout(request.timeout_s)
-    inputs = []
-    for index, item in enumerate(request.inputs):
-        tokens, _ = _tokenize(core, item)
-        field = f"input[{index}]"
-        if isinstance(item, TextPrompt) and not item.text:
+    def submit(self, request: Request) -> list[int]:
+        """Take queue places for all sequences or for none. Returns their ids: prompt by prompt, choice by choice."""
+        if not self._info.can_generate:
+            raise errors.InvalidRequest("The model does not generate text.", field="model")
+        _check_count(len(request.prompts), MAX_PROMPTS, "prompt")
+        _check_count(request.n, MAX_CHOICES, "n")
+        _check_timeout(request.timeout_s)
+        prompts: list[list[int]] = []
+        sampling: list[dict[str, Any]] = []
+        for prompt in request.prompts:
+            tokens, stops = self._tokens(prompt, _field(prompt))
+            # One position must be left for the first generated token.
+            self._check_length(tokens, self._core.context_size - 1, _field(prompt))
+            prompts += [tokens] * request.n
+            sampling += [_choice(request.sampling, stops, j) for j in range(request.n)]
+        return self._core.submit(
+            prompts,
+            sampling,
+            priority=request.priority,
+            timeout_s=request.timeout_s,
+            cache_salt=request.cache_salt,
+        )
+
+    def submit_embeddings(self, request: EmbeddingRequest, first: int = 0) -> list[int]:
+        """Take queue places for all inputs or for none. `first` is the index that errors give the first input."""
+        if not self._info.can_embed:
+            raise errors.InvalidRequest("The model does not make embeddings.", field="model")
+        _check_count(len(request.inputs), MAX_INPUTS, "input")
+        _check_timeout(request.timeout_s)
+        inputs = []
+        for index, item in enumerate(request.inputs, first):
+            field = f"input[{index}]"
+            if isinstance(item, TextPrompt) and not item.text:
+                raise errors.InvalidRequest(f"{field} must not be empty.", field=field)
+            tokens, _ = self._tokens(item, field)
+            self._check_length(tokens, self._core.context_size, field)
+            inputs.append(tokens)
+        return self._core.submit_embeddings(inputs, priority=request.priority, timeout_s=request.timeout_s)
+
+    def _tokens(self, prompt: Prompt, field: str) -> tuple[list[int], list[str]]:
+        """(token ids, stop texts)"""
+        match prompt:
+            case TextPrompt(text):
+                _check_text((text,), field)
+                return self._core.tokenize(text, add_special=True, parse_special=True), []
+            case TokenPrompt(tokens):
+                self._check_ids(tokens, field)
+                return tokens, []
+            case ChatPrompt(messages):
+                _check_count(len(messages), MAX_MESSAGES, field)
+                _check_text((part for message in messages for part in (message.role, message.content)), field)
+                return self._core.render_chat([(message.role, message.content) for message in messages])
+
+    def _check_ids(self, tokens: list[int], field: str) -> None:
+        if tokens and not 0 <= min(tokens) <= max(tokens) < self._info.n_vocab:
+            raise errors.InvalidRequest(f"{field} has a token id outside the vocabulary.", field=field)
+
+    def _check_length(self, tokens: list[int], limit: int, field: str) -> None:
+        if not tokens:
             raise errors.InvalidRequest(f"{field} must not be empty.", field=field)
-        _check_length(tokens, core.context_size, core.context_size, field)
-        inputs.append(tokens)
-    return core.submit_embeddings(inputs, priority=request.priority, timeout_s=request.timeout_s)
+        if len(tokens) > limit:
+            context_size = self._core.context_size
+            raise errors.ContextLengthExceeded(
+                f"The prompt has {len(tokens)} tokens but the context holds {context_size}.",
+                field=field,
+                prompt_tokens=len(tokens),
+                context_size=context_size,
+            )
 
 
-def _check_counts(request: Request) -> None:
-    if not 1 <= len(request.prompts) <= MAX_PROMPTS:
-        raise errors.InvalidRequest(f"prompt must have 1 to {MAX_PROMPTS} items.", field="prompt")
-    if not 1 <= request.n <= MAX_CHOICES:
-        raise errors.InvalidRequest(f"n must be at least 1 and at most {MAX_CHOICES}.", field="n")
-    _check_timeout(request.timeout_s)
+def _field(prompt: Prompt) -> str:
+    return "messages" if isinstance(prompt, ChatPrompt) else "prompt"
+
+
+def _check_count(count: int, most: int, field: str) -> None:
+    if not 1 <= count <= most:
+        kind = "must be" if field == "n" else "must have"
+        raise errors.InvalidRequest(f"{field} {kind} at least 1 and at most {most}, not {count}.", field=field)
 
 
 def _check_timeout(timeout_s: float | None) -> None:
@@ -77,38 +122,22 @@ def _check_timeout(timeout_s: float | None) -> None:
         )
 
 
-def _tokenize(core: CoreEngine, prompt: Prompt) -> tuple[list[int], list[str]]:
-    if isinstance(prompt, TextPrompt):
-        return core.tokenize(prompt.text), []
-    if isinstance(prompt, ChatPrompt):
-        if len(prompt.messages) > MAX_MESSAGES:
-            raise errors.InvalidRequest(f"messages must have at most {MAX_MESSAGES} items.", field="messages")
-        return core.render_chat([(message.role, message.content) for message in prompt.messages])
-    return prompt.tokens, []
+def _check_text(texts: Iterable[str], field: str) -> None:
+    # A lone surrogate has no UTF-8 form.
+    try:
+        for text in texts:
+            text.encode()
+    except UnicodeEncodeError:
+        raise errors.InvalidRequest(f"{field} must be valid Unicode text.", field=field) from None
 
 
-def _field(prompt: Prompt) -> str:
-    return "messages" if isinstance(prompt, ChatPrompt) else "prompt"
-
-
-def _check_length(tokens: list[int], limit: int, context_size: int, field: str) -> None:
-    if not tokens:
-        raise errors.InvalidRequest(f"{field} must not be empty.", field=field)
-    if len(tokens) > limit:
-        raise errors.ContextLengthExceeded(
-            f"{field} has {len(tokens)} tokens; the context holds {context_size}, of which {limit} may be given.",
-            field=field,
-            prompt_tokens=len(tokens),
-            context_size=context_size,
-        )
-
-
-def _choice_sampling(sampling: dict[str, Any], stops: list[str], choice: int) -> dict[str, Any]:
+def _choice(sampling: dict[str, Any], stops: list[str], index: int) -> dict[str, Any]:
+    """The sampling of one choice: its own seed, and the stop texts that the chat template asks for."""
     result = dict(sampling)
     if stops:
         result["stop"] = [*_as_list(sampling.get("stop")), *stops]
-    if choice and sampling.get("seed") is not None:
-        result["seed"] = sampling["seed"] + choice
+    if sampling.get("seed") is not None:
+        result["seed"] = sampling["seed"] + index
     return result
 
 

@@ -3,62 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-import json
 import logging
+import math
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from inferno import errors
-from inferno.engine import frames
-from inferno.engine.generation import Generation
-from inferno.engine.streams import EmbeddingJob, Streams
-from inferno.request import (
-    EmbeddingRequest,
-    Embeddings,
-    EngineStats,
-    ErrorInfo,
-    ModelInfo,
-    Request,
-)
+from inferno.engine import embedding, frames
+from inferno.engine.generation import EmbeddingJob, Generation
+from inferno.engine.process import WORKER_COMMAND, ReportProgress, WorkerProcess
+from inferno.engine.protocol import EngineState
+from inferno.engine.restarts import RestartPolicy, Restarts
+from inferno.engine.streams import Streams, or_cancel
+from inferno.request import EmbeddingRequest, Embeddings, EngineStats, ErrorInfo, ModelInfo, Request
 
 log = logging.getLogger(__name__)
 
-State = Literal["loading", "ready", "restarting", "failed", "closed"]
-
-#: What a worker may know of the server's environment. Everything else, secrets above all, stays behind.
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONPATH")
-_PASSED_ON_PREFIXES = ("OMP_", "GOMP_", "GGML_", "CUDA_", "HIP_", "VK_")
-
-WORKER_COMMAND = (sys.executable, "-m", "inferno.engine.worker_main")
-_LOST = ErrorInfo("INFERENCE_FAILED", "The model's worker process ended unexpectedly.")
-_TERMINATE_S = 5.0
+#: What a worker gets of our environment: what programs need to run, and the knobs of compute libraries.
+_PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH",
+    "PYTHONHOME", "VIRTUAL_ENV", "GLIBC_TUNABLES",
+)  # fmt: skip
+_PASSED_ON_PREFIXES = ("GGML_", "OMP_", "GOMP_", "KMP_", "CUDA_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "VK_")
+_NEVER_PASSED_ON = ("KEY", "TOKEN", "SECRET", "PASSWORD", "CREDENTIAL")
 
 
-class Supervision(msgspec.Struct, frozen=True, kw_only=True):
-    """When a worker that died is started again, and when no more. Seconds."""
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a worker may be silent. Seconds."""
 
-    first_delay_s: float = 0.5
-    longest_delay_s: float = 30.0
-    max_crashes: int = 5
-    crash_window_s: float = 300.0
-    ping_every_s: float = 5.0
+    ping_interval_s: float = 5.0
     ping_timeout_s: float = 15.0
-
-
-def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of `environ` that a worker gets."""
-    return {k: v for k, v in environ.items() if k in _PASSED_ON or k.startswith(_PASSED_ON_PREFIXES)}
+    #: A worker that has work and takes no step for this long is stuck.
+    stall_s: float = 300.0
+    #: For each of: exit when asked to, exit upon SIGTERM.
+    exit_s: float = 5.0
 
 
 class WorkerEngine:
@@ -68,266 +50,270 @@ class WorkerEngine:
         self,
         path: str,
         options: Mapping[str, Any],
-        supervision: Supervision,
+        *,
+        policy: RestartPolicy,
+        patience: Patience,
         command: Sequence[str],
         clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._arguments = [*command, path, json.dumps(dict(options))]
-        self._supervision = supervision
+        self._path = path
+        self._options = dict(options)
+        self._restarts = Restarts(policy)
+        self._patience = patience
+        self._command = command
         self._clock = clock
+        self._sleep = sleep
         self._streams = Streams()
-        self._calls: dict[int, tuple[asyncio.Future[Any], Callable[[Any], Any]]] = {}
-        self._next_call = itertools.count(1)
-        self._crashes: deque[float] = deque()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._reader: asyncio.StreamReader | None = None
-        self._ready: frames.Ready | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self.state: State = "loading"
+        self._process: WorkerProcess | None = None
+        self._loaded: frames.Ready | None = None
+        self._load_s = 0.0
+        self._retry_at = 0.0
+        self._asked_at: float | None = None  # when the ping that has no answer yet was sent
+        self._supervisor: asyncio.Task[None] | None = None
+        self._state: EngineState = "loading"
         self.restarts = 0
+        self.last_error: str | None = None
 
     @classmethod
     async def start(
         cls,
         path: str,
-        options: Mapping[str, Any],
+        options: Mapping[str, Any] | None = None,
+        progress: ReportProgress | None = None,
         *,
-        supervision: Supervision | None = None,
+        policy: RestartPolicy | None = None,
+        patience: Patience | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> WorkerEngine:
-        """Load a model in a new worker. Raises what loading raises; then no process is left behind."""
-        engine = cls(path, options, supervision or Supervision(), command, clock)
-        try:
-            await engine._spawn()
-        except BaseException:
-            engine.state = "failed"
-            await engine._stop_process()
-            raise
-        engine._tasks = [asyncio.create_task(engine._supervise()), asyncio.create_task(engine._watch())]
+        """Load the GGUF file at `path` in a new process; `progress` gets fractions from 0 to 1.
+
+        Raises what loading raises, and InferenceFailed when the process dies of it; no process is left behind then.
+        """
+        engine = cls(
+            path,
+            options or {},
+            policy=policy or RestartPolicy(),
+            patience=patience or Patience(),
+            command=command,
+            clock=clock,
+            sleep=sleep,
+        )
+        process = await engine._launch(progress)
+        engine._supervisor = asyncio.create_task(engine._supervise(process))
         return engine
 
-    # ---- the engine protocol ------------------------------------------------------------------------------------
+    # ---- facts --------------------------------------------------------------------------------------------------
 
     @property
     def info(self) -> ModelInfo:
-        return self._loaded().info
+        return self._ready.info
 
     @property
     def context_size(self) -> int:
-        return self._loaded().context_size
+        return self._ready.context_size
 
     @property
     def memory_bytes(self) -> int:
-        return self._loaded().memory_bytes
+        return self._ready.memory_bytes
+
+    @property
+    def state(self) -> EngineState:
+        return self._state
+
+    @property
+    def healthy(self) -> bool:
+        if self._state != "ready":
+            return False
+        return self._asked_at is None or self._clock() - self._asked_at < self._patience.ping_interval_s
 
     @property
     def pid(self) -> int | None:
-        """The worker's process id, for operators and tests."""
-        return self._process.pid if self._process else None
+        """Of the process that lives now."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def _ready(self) -> frames.Ready:
+        assert self._loaded is not None, "start() returns once the model is loaded"
+        return self._loaded
+
+    # ---- work ---------------------------------------------------------------------------------------------------
 
     async def submit(self, request: Request) -> Generation:
-        def accepted(ids: list[int]) -> Generation:
-            generation = Generation(request, ids, self._cancel)
-            self._streams.add(generation, ids)
-            return generation
-
-        future = self._call(lambda call: frames.Submit(call, request), accepted)
-        try:
-            generation: Generation = await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # The worker may accept it all the same; nobody is there to read it then.
-            future.add_done_callback(lambda done: done.exception() or done.result().cancel())
-            raise
-        return generation
+        return await or_cancel(self._submit(request))
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
-        done = asyncio.Event()
-
-        def accepted(ids: list[int]) -> tuple[EmbeddingJob, list[int]]:
-            job = EmbeddingJob(request, ids, done.set)
-            self._streams.add(job, ids)
-            return job, ids
-
-        future = self._call(lambda call: frames.Embed(call, request), accepted)
-        try:
-            job, _ = await asyncio.shield(future)
-            await done.wait()
-        except asyncio.CancelledError:
-            future.add_done_callback(lambda done: done.exception() or self._cancel(done.result()[1]))
-            raise
-        result: Embeddings = job.result()
-        return result
+        done = []
+        for first, part in embedding.parts(request):
+            job = await or_cancel(self._submit_embeddings(part, first))
+            done.append(await job.result())
+        return embedding.joined(request.model, done)
 
     async def stats(self) -> EngineStats:
-        stats: EngineStats = await self._call(frames.AskStats, lambda stats: stats)
+        """Raises ServiceUnavailable when the worker does not answer."""
+        asked = self._serving().ask(frames.AskStats)
+        done, _ = await asyncio.wait({asked}, timeout=self._patience.ping_timeout_s)
+        if not done:
+            raise errors.ServiceUnavailable("The model's worker process does not answer.", retry_after=1)
+        stats: EngineStats = asked.result()
         return msgspec.structs.replace(stats, memory_bytes=self.memory_bytes)
 
     async def close(self, grace_s: float = 0.0) -> None:
-        if self.state == "closed":
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is None:
             return
-        self.state = "closed"
-        for task in self._tasks[1:]:
-            task.cancel()
-        if self._writer is not None:
-            with contextlib.suppress(ConnectionError):
-                self._writer.write(frames.encode(frames.Close(grace_s)))
-            # The supervisor reads on until the worker has sent everything and gone.
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._tasks[0]), grace_s + _TERMINATE_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._stop_process()
-        self._fail_everything(ErrorInfo("SERVICE_UNAVAILABLE", "The model has been unloaded."))
+        self._state = "closed"
+        if self._process is not None:
+            await self._process.close(grace_s, self._patience.exit_s)
+        supervisor.cancel()
+        await asyncio.gather(supervisor, return_exceptions=True)
+        self._streams.fail_all(ErrorInfo("SERVICE_UNAVAILABLE", "The model has been unloaded."))
 
-    # ---- calls --------------------------------------------------------------------------------------------------
+    async def _submit(self, request: Request) -> Generation:
+        process = self._serving()
+        with self._streams.expect():
+            ids = await self._accepted(process, lambda call: frames.Submit(call, request))
+            generation = Generation(request, ids, lambda ids: process.tell(frames.Cancel(ids)))
+            self._streams.add(generation)
+        return generation
 
-    def _loaded(self) -> frames.Ready:
-        assert self._ready is not None, "start() returns only once the model is loaded"
-        return self._ready
+    async def _submit_embeddings(self, request: EmbeddingRequest, first: int) -> EmbeddingJob:
+        process = self._serving()
+        with self._streams.expect():
+            ids = await self._accepted(process, lambda call: frames.Embed(call, request, first))
+            job = EmbeddingJob(request, ids, lambda ids: process.tell(frames.Cancel(ids)))
+            self._streams.add(job)
+        return job
 
-    def _call(self, message: Callable[[int], Any], accepted: Callable[[Any], Any]) -> asyncio.Future[Any]:
-        """Send a message; the future gets what `accepted` makes of the answer the moment it arrives."""
-        if self.state != "ready" or self._writer is None:
-            raise errors.ServiceUnavailable(f"The model's worker is {self.state}.", retry_after=1)
-        call = next(self._next_call)
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._calls[call] = (future, accepted)
+    async def _accepted(self, process: WorkerProcess, question: Callable[[int], frames.ToWorker]) -> list[int]:
         try:
-            self._writer.write(frames.encode(message(call)))
-        except OverflowError as error:
-            del self._calls[call]
-            raise errors.PayloadTooLarge(str(error)) from None
-        return future
+            ids: list[int] = await process.ask(question)
+        except UnicodeEncodeError:
+            raise errors.InvalidRequest("The request must be valid Unicode text.") from None
+        if process is not self._process:
+            # It died in between; its sequences have been failed before they were known.
+            raise errors.InferenceFailed("The model's worker process ended unexpectedly.")
+        return ids
 
-    def _cancel(self, sequence_ids: list[int]) -> None:
-        if self._writer is not None and self.state in ("ready", "closed"):
-            self._writer.write(frames.encode(frames.Cancel(sequence_ids)))
-
-    # ---- the process --------------------------------------------------------------------------------------------
-
-    async def _spawn(self) -> None:
-        """Start the process and wait until its model is loaded."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [*self._arguments, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=worker_environment(os.environ),
-                start_new_session=True,
+    def _serving(self) -> WorkerProcess:
+        if self._state == "ready" and self._process is not None:
+            return self._process
+        if self._state == "restarting":
+            wait_s = max(0.0, self._retry_at - self._clock()) + self._load_s
+            raise errors.ServiceUnavailable(
+                "The model's worker process is being restarted.", retry_after=math.ceil(wait_s) or 1
             )
-        self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=1 << 20)
-        frame_reader = frames.FrameReader()
-        while data := await self._reader.read(1 << 20):
-            for body in frame_reader.feed(data):
-                message = frames.decode_from_worker(body)
-                if isinstance(message, frames.Ready):
-                    self._ready = message
-                    self.state = "ready"
-                    return
-                if isinstance(message, frames.LoadFailed):
-                    raise errors.from_dict(msgspec.structs.asdict(message.error))
-        raise errors.InferenceFailed("The model's worker process ended while it loaded the model.")
+        if self._state == "failed":
+            raise errors.ServiceUnavailable("The model's worker process failed too often; load the model again.")
+        raise errors.ServiceUnavailable("The model is being unloaded.", retry_after=1)
 
-    async def _supervise(self) -> None:
-        while True:
-            await self._pump()
-            if self.state == "closed":
-                return
-            self._fail_everything(_LOST)
-            await self._stop_process()
-            if not await self._restart():
-                self.state = "failed"
-                log.error("worker failed too often; it is not started again")
-                return
+    # ---- supervision --------------------------------------------------------------------------------------------
 
-    async def _restart(self) -> bool:
-        """Start again after a growing delay; False when there have been too many crashes."""
-        while True:
-            now = self._clock()
-            self._crashes.append(now)
-            while now - self._crashes[0] > self._supervision.crash_window_s:
-                self._crashes.popleft()
-            if len(self._crashes) >= self._supervision.max_crashes:
-                return False
-            self.state = "restarting"
-            delay = self._supervision.first_delay_s * 2 ** (len(self._crashes) - 1)
-            log.warning("worker ended; starting it again in %.1f s", delay)
-            await asyncio.sleep(min(delay, self._supervision.longest_delay_s))
-            try:
-                await self._spawn()
-            except errors.InfernoError as error:
-                log.warning("worker did not start: %s", error.message)
-                await self._stop_process()
-                continue
-            self.restarts += 1
-            return True
-
-    async def _pump(self) -> None:
-        """Hand out frames until the worker goes away."""
-        assert self._reader is not None
-        frame_reader = frames.FrameReader()
-        with contextlib.suppress(ConnectionError):
-            while data := await self._reader.read(1 << 20):
-                for body in frame_reader.feed(data):
-                    self._take(frames.decode_from_worker(body))
-
-    def _take(self, message: frames.FromWorker) -> None:
-        match message:
-            case frames.Events(events):
-                for event in events:
-                    self._streams.feed(event)
-            case frames.Accepted(call, ids):
-                self._answer(call, ids)
-            case frames.Stats(call, stats):
-                self._answer(call, stats)
-            case frames.Refused(call, error):
-                self._answer(call, errors.from_dict(msgspec.structs.asdict(error)))
-            case frames.Ready() | frames.LoadFailed():
-                log.warning("worker said something out of turn")
-
-    def _answer(self, call: int, answer: Any) -> None:
-        future, accepted = self._calls.pop(call)
-        if future.done():
-            return
-        if isinstance(answer, errors.InfernoError):
-            future.set_exception(answer)
-        else:
-            future.set_result(accepted(answer))
-
-    def _fail_everything(self, error: ErrorInfo) -> None:
-        for call in list(self._calls):
-            self._answer(call, errors.from_dict({"code": error.code, "message": error.message}))
-        self._streams.fail_all(error)
-
-    async def _watch(self) -> None:
-        """A worker that does not answer in time is killed, which the supervisor then sees."""
-        while True:
-            await asyncio.sleep(self._supervision.ping_every_s)
-            if self.state != "ready":
-                continue
-            try:
-                await asyncio.wait_for(self.stats(), self._supervision.ping_timeout_s)
-            except TimeoutError:
-                log.error("worker does not answer; killing it")
-                if self._process is not None:
-                    self._process.kill()
-            except errors.InfernoError:
-                continue
-
-    async def _stop_process(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(signal.SIGTERM)
+    async def _launch(self, progress: ReportProgress | None = None) -> WorkerProcess:
+        """A new process that has loaded the model. It becomes the one that serves."""
+        started = self._clock()
+        process = await WorkerProcess.spawn(self._command, worker_environment(os.environ), self._streams.feed)
+        self._process = process
+        watcher = asyncio.create_task(self._watch(process))
         try:
-            await asyncio.to_thread(process.wait, _TERMINATE_S)
-        except subprocess.TimeoutExpired:
+            self._loaded = await process.load(self._path, self._options, progress)
+        except BaseException:
+            self._process = None
             process.kill()
-            await asyncio.to_thread(process.wait)
+            await asyncio.shield(process.ended())
+            raise
+        finally:
+            watcher.cancel()
+        self._load_s = self._clock() - started
+        self._asked_at = None
+        self._state = "ready"
+        return process
+
+    async def _supervise(self, process: WorkerProcess | None) -> None:
+        while process is not None:
+            started = self._clock()
+            watcher = asyncio.create_task(self._watch(process))
+            try:
+                manner = await process.ended()
+            finally:
+                watcher.cancel()
+            if self._state == "closed":
+                return
+            self._lost(manner)
+            process = await self._restarted(self._clock() - started)
+
+    def _lost(self, manner: str) -> None:
+        self._process = None
+        self._state = "restarting"
+        self.last_error = f"The worker process ended: {manner}."
+        log.error("worker process ended: %s; %d sequences lost", manner, len(self._streams))
+        self._streams.fail_all(ErrorInfo("INFERENCE_FAILED", "The model's worker process ended unexpectedly."))
+
+    async def _restarted(self, lived_s: float) -> WorkerProcess | None:
+        while (delay := self._restarts.after_crash(self._clock(), lived_s)) is not None:
+            self._retry_at = self._clock() + delay
+            log.warning("starting the worker process again in %.1f s", delay)
+            await self._sleep(delay)
+            try:
+                process = await self._launch()
+            except errors.InfernoError as error:
+                self.last_error = error.message
+                log.warning("the worker process did not start: %s", error.message)
+                lived_s = 0.0
+            else:
+                self.restarts += 1
+                return process
+        self._state = "failed"
+        log.error("the worker process failed too often and is not started again")
+        return None
+
+    async def _watch(self, process: WorkerProcess) -> None:
+        """Kill a process that does not answer in time or is stuck; the supervisor sees it die."""
+        progress = _Progress(self._clock())
+        while True:
+            await self._sleep(self._patience.ping_interval_s)
+            self._asked_at = self._clock()
+            answer = process.ask(frames.AskStats)
+            timer = asyncio.ensure_future(self._sleep(self._patience.ping_timeout_s))
+            try:
+                await asyncio.wait({answer, timer}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                timer.cancel()
+            if not answer.done():
+                log.error("the worker process does not answer; it is killed")
+                process.kill()
+                return
+            self._asked_at = None
+            if answer.exception() is not None:
+                return
+            if progress.stalled_s(answer.result(), self._clock()) > self._patience.stall_s:
+                log.error("the worker process is stuck; it is killed")
+                process.kill()
+                return
+
+
+class _Progress:
+    """Notices an engine that has work and does nothing."""
+
+    def __init__(self, now: float) -> None:
+        self._done: tuple[float, ...] = ()
+        self._since = now
+
+    def stalled_s(self, stats: EngineStats, now: float) -> float:
+        done = (stats.steps_total, stats.rows_total, stats.completion_tokens_total, stats.busy_ms_total)
+        if done != self._done or not (stats.running or stats.waiting):
+            self._done, self._since = done, now
+        return now - self._since
+
+
+def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of `environ` that a worker gets; secrets stay behind."""
+    return {name: value for name, value in environ.items() if _passed_on(name)}
+
+
+def _passed_on(name: str) -> bool:
+    if any(word in name.upper() for word in _NEVER_PASSED_ON):
+        return False
+    return name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)

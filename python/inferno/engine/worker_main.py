@@ -1,142 +1,174 @@
-"""A worker process: one engine and a socket. Started by `inferno.engine.worker` as `python -m`, never by hand.
+"""A worker process: one engine and a socket. Started by `inferno.engine.process` as `python -m`, never by hand.
 
-It exits when the socket closes. Its main thread moves frames; requests are tokenised in a small pool so that a
-long prompt does not hold up the texts that are being generated.
+Threads: the main thread reads frames and answers what takes no time; one thread waits for the engine's events and
+sends them; loading, tokenising and closing have threads of their own, so that neither a long prompt nor a long
+close delays a text that is being generated or the answer to a ping. The process exits when its socket closes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
-import selectors
+import os
 import signal
 import socket
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from inferno import _core, errors
-from inferno.engine import frames, submission
-from inferno.request import EmbeddingRequest, EngineStats, ModelInfo, Request
+from inferno.engine import frames
+from inferno.engine.local import OpenCore, open_core
+from inferno.engine.submission import Submitter
+from inferno.request import EngineStats, ModelInfo
+
+if TYPE_CHECKING:
+    from inferno._core import Engine as Core
 
 _TOKENIZER_THREADS = 2
 _READ_SIZE = 1 << 20
-
-
-def failure_of(error: BaseException) -> frames.Failure:
-    """What the other side is told; an unexpected exception says nothing about itself."""
-    if isinstance(error, errors.InfernoError):
-        return frames.Failure(error.code, error.message, error.details)
-    return frames.Failure("INFERENCE_FAILED", "The engine failed.", {})
+_OOM_SCORE = 500  # the kernel's range is -1000 to 1000; the first to go when memory runs out
+_PR_SET_PDEATHSIG = 1
 
 
 class Worker:
     """Serves one engine over one connected socket."""
 
-    def __init__(self, connection: socket.socket, core: Any) -> None:
+    def __init__(self, connection: socket.socket, open_core: OpenCore) -> None:
         self._connection = connection
-        self._core = core
+        self._open_core = open_core
         self._sending = threading.Lock()
-        self._pool = ThreadPoolExecutor(_TOKENIZER_THREADS, "tokenize")
         self._reader = frames.FrameReader()
-
-    def send(self, message: Any) -> None:
-        with self._sending:
-            self._connection.sendall(frames.encode(message))
+        self._tokenizers = ThreadPoolExecutor(_TOKENIZER_THREADS, "tokenize")
+        # Set together, before Ready is sent.
+        self._core: Core | None = None
+        self._submitter: Submitter | None = None
 
     def serve(self) -> None:
-        """Until the socket closes or Close has been carried out."""
-        selector = selectors.DefaultSelector()
-        selector.register(self._connection, selectors.EVENT_READ)
-        selector.register(self._core.wake_fd, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select():
-                if key.fileobj is not self._connection:
-                    self._send_events()
-                elif not self._read():
-                    return
+        """Until the socket closes."""
+        while data := self._receive():
+            for body in self._reader.feed(data):
+                self._carry_out(frames.decode_to_worker(body))
 
-    def _send_events(self) -> None:
-        # Laid out as frames.Events; the engine's own tuples go on the wire untouched.
-        self.send((frames.EVENTS_TAG, self._core.drain()))
-
-    def _read(self) -> bool:
-        data = self._connection.recv(_READ_SIZE)
-        if not data:
-            return False
-        for body in self._reader.feed(data):
-            self._carry_out(frames.decode_to_worker(body))
-        return True
+    def _receive(self) -> bytes:
+        try:
+            return self._connection.recv(_READ_SIZE)
+        except ConnectionError:
+            return b""
 
     def _carry_out(self, message: frames.ToWorker) -> None:
         match message:
-            case frames.Submit(call, request) | frames.Embed(call, request):
-                self._pool.submit(self._accept, call, request)
+            case frames.Load(path, options):
+                _in_thread(self._load, path, options)
+            case frames.Submit(call, request):
+                self._tokenizers.submit(self._accept, call, lambda to: to.submit(request))
+            case frames.Embed(call, inputs, first):
+                self._tokenizers.submit(self._accept, call, lambda to: to.submit_embeddings(inputs, first))
             case frames.Cancel(sequence_ids):
-                self._core.cancel(sequence_ids)
+                if self._core is not None:
+                    self._core.cancel(sequence_ids)
             case frames.AskStats(call):
-                self.send(frames.Stats(call, msgspec.convert(self._core.stats(), EngineStats)))
+                self._send(frames.encode(frames.Stats(call, self._stats())))
             case frames.Close(grace_s):
-                # In a thread of its own, for the texts that end meanwhile are still to be sent.
-                threading.Thread(target=self._close, args=(grace_s,), daemon=True).start()
+                _in_thread(self._close, grace_s)
 
-    def _accept(self, call: int, request: Request | EmbeddingRequest) -> None:
+    # ---- each in some thread ------------------------------------------------------------------------------------
+
+    def _load(self, path: str, options: dict[str, Any]) -> None:
         try:
-            if isinstance(request, Request):
-                ids = submission.submit(self._core, request)
-            else:
-                ids = submission.submit_embeddings(self._core, request)
-            self.send(frames.Accepted(call, ids))
-        except OSError:
-            return  # the server is gone, and so is whoever asked
+            core = self._open_core(path, options, self._report)
+            info = msgspec.convert(core.info, ModelInfo)
+            ready = frames.encode(frames.Ready(info, core.context_size, core.memory["total_bytes"]))
         except Exception as error:
-            self.send(frames.Refused(call, failure_of(error)))
+            self._send(frames.encode(frames.LoadFailed(frames.Failure.of(error))))
+            return
+        self._submitter = Submitter(core, info)
+        self._core = core
+        _in_thread(self._send_events_forever, core)
+        self._send(ready)
+
+    def _report(self, fraction: float) -> bool:
+        self._send(frames.encode(frames.Progress(fraction)))
+        return True
+
+    def _accept(self, call: int, submit: Callable[[Submitter], list[int]]) -> None:
+        try:
+            assert self._submitter is not None, "the parent waits for Ready"
+            answer = frames.encode(frames.Accepted(call, submit(self._submitter)))
+        except Exception as error:
+            answer = frames.encode(frames.Refused(call, frames.Failure.of(error)))
+        self._send(answer)
+
+    def _send_events_forever(self, core: Core) -> None:
+        while True:
+            if core.wait(3600.0):
+                self._send_events(core)
 
     def _close(self, grace_s: float) -> None:
-        self._core.close(grace_s)
-        self._send_events()
-        self._connection.shutdown(socket.SHUT_RDWR)  # wakes serve(), which then returns
+        if self._core is not None:
+            self._core.close(grace_s)
+            self._send_events(self._core)
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)  # wakes serve(), which then returns
+
+    # ---- shared -------------------------------------------------------------------------------------------------
+
+    def _stats(self) -> EngineStats:
+        return EngineStats() if self._core is None else msgspec.convert(self._core.stats(), EngineStats)
+
+    def _send_events(self, core: Core) -> None:
+        with self._sending:  # drained under the lock, so that frames leave in the order of the events
+            for frame in frames.encode_events(core.drain()):
+                self._send_locked(frame)
+
+    def _send(self, frame: bytearray) -> None:
+        with self._sending:
+            self._send_locked(frame)
+
+    def _send_locked(self, frame: bytearray) -> None:
+        # When the parent is gone, serve() notices and ends the process.
+        with contextlib.suppress(OSError):
+            self._connection.sendall(frame)
 
 
-def load(connection: socket.socket, path: str, options: dict[str, Any]) -> Any:
-    """The loaded engine, announced to the parent; None when the file cannot be loaded."""
-    try:
-        core = _core.Engine(path, options)
-    except Exception as error:
-        connection.sendall(frames.encode(frames.LoadFailed(failure_of(error))))
-        return None
-    info = msgspec.convert(core.info, ModelInfo)
-    ready = frames.Ready(info, core.context_size, core.memory["total_bytes"])
-    connection.sendall(frames.encode(ready))
-    return core
+def _in_thread(function: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=function, args=arguments, daemon=True).start()
 
 
 def settle_in() -> None:
     """Die with the parent, be the first to go when memory runs out, leave Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("800")
+            Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
 
 
-def main() -> None:
+def run(descriptor: int, open_core: OpenCore) -> None:
+    """Serve on the inherited socket, then leave without waiting for anything: the model's memory goes at once."""
     settle_in()
-    path, options, descriptor = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
-    with socket.socket(fileno=descriptor) as connection:
-        core = load(connection, path, options)
-        if core is None:
-            return
-        with contextlib.suppress(ConnectionError, BrokenPipeError):
-            Worker(connection, core).serve()
-        core.close(0)
+    status = 0
+    try:
+        with socket.socket(fileno=descriptor) as connection:
+            Worker(connection, open_core).serve()
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _open_quietly(path: str, options: dict[str, Any], progress: Callable[[float], bool] | None) -> Core:
+    from inferno import _core
+
+    _core.set_log_level(2)  # warnings and errors, to stderr
+    return open_core(path, options, progress)
 
 
 if __name__ == "__main__":
-    main()
+    run(int(sys.argv[1]), _open_quietly)
