@@ -313,6 +313,7 @@ py::dict to_dict(const EngineStats & stats) {
     py::dict result;
     result["running"]                 = stats.running;
     result["waiting"]                 = stats.waiting;
+    result["parallel"]                = stats.parallel;
     result["kv_tokens_used"]          = stats.kv_tokens_used;
     result["kv_tokens_total"]         = stats.kv_tokens_total;
     result["steps_total"]             = stats.steps_total;

@@ -44,6 +44,7 @@ Engine::Engine(std::shared_ptr<Model> model, const EngineOptions & options)
     : options_(options), capacity_(static_cast<size_t>(options.queue_size) + static_cast<size_t>(model->parallel())),
       worker_(model.get()), vocabulary_(model->vocabulary()), scheduler_(scheduler_options(*model, options)),
       model_(std::move(model)) {
+    stats_.parallel        = worker_->parallel();
     stats_.kv_tokens_total = static_cast<int64_t>(worker_->parallel()) * worker_->context_size();
     thread_                = std::thread([this] { run(); });
 }

@@ -39,6 +39,7 @@ struct EmbeddingSpec {
 struct EngineStats {
     int32_t  running                 = 0;
     int32_t  waiting                 = 0;
+    int32_t  parallel                = 0;
     int64_t  kv_tokens_used          = 0;  // by running and by cached texts
     int64_t  kv_tokens_total         = 0;
     uint64_t steps_total             = 0;

@@ -142,7 +142,9 @@ llama_context_params embedding_params(const EngineOptions & options, const Model
         }
     } else {
         // A decoder takes long inputs in several passes, so pooling is ours.
-        params.pooling_type = LLAMA_POOLING_TYPE_NONE;
+        if (!info.pooling.empty()) {
+            params.pooling_type = LLAMA_POOLING_TYPE_NONE;
+        }
         params.n_batch = params.n_ubatch = static_cast<uint32_t>(kMaxPass);
     }
     return params;

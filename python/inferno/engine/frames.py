@@ -41,7 +41,7 @@ class Failure(msgspec.Struct, array_like=True, frozen=True):
         return errors.from_dict({"code": self.code, "message": self.message, "details": self.details})
 
 
-# ---- to the worker ----------------------------------------------------------------------------------------------
+# ---- to the worker ----
 
 
 class Load(msgspec.Struct, array_like=True, frozen=True, tag=0):
@@ -81,7 +81,7 @@ class Close(msgspec.Struct, array_like=True, frozen=True, tag=5):
 ToWorker: TypeAlias = Load | Submit | Embed | Cancel | AskStats | Close
 
 
-# ---- from the worker --------------------------------------------------------------------------------------------
+# ---- from the worker ----
 
 
 class Progress(msgspec.Struct, array_like=True, frozen=True, tag=10):

@@ -87,7 +87,7 @@ def remove(model_id: str, registry: Registry) -> Path:
     return path
 
 
-# ---- sources --------------------------------------------------------------------------------------------------------
+# ---- sources ----
 
 
 def _pull_package(
@@ -246,7 +246,7 @@ class _Download:
         self._state.unlink(missing_ok=True)
 
 
-# ---- common ---------------------------------------------------------------------------------------------------------
+# ---- common ----
 
 
 def _id_from_name(name: str) -> str:

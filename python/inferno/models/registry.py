@@ -48,7 +48,7 @@ class Registry:
         self.aliases = dict(aliases or {})
         self._infos: dict[tuple[Path, int, int], ModelInfo | errors.InvalidRequest] = {}
 
-    def list(self) -> list[ModelEntry]:
+    def entries(self) -> list[ModelEntry]:
         """All usable models, by id."""
         found = [self._entry_or_none(model_id) for model_id in self.ids()]
         return [entry for entry in found if entry is not None]

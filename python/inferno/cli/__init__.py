@@ -1,0 +1,1 @@
+"""The `inferno` command: thin verbs over the rooms below."""

@@ -1,0 +1,44 @@
+"""Flags that several commands share, folded from the settings table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from inferno.config import Settings, engine_settings, load_settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+config_option = click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="Configuration file (TOML)."
+)
+models_dir_option = click.option("--models-dir", type=click.Path(path_type=Path), help="Where model files are.")
+data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path), help="Where keys and state are kept.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def engine_options(command: F) -> F:
+    """One flag for each engine option: --context-size, --parallel, --gpu-layers and so on."""
+    for setting in reversed(engine_settings()):
+        name = setting.key.partition(".")[2].replace("_", "-")
+        flag = f"--{name}/--no-{name}" if setting.kind is bool else f"--{name}"
+        kind = None if setting.kind is bool else setting.kind
+        command = click.option(flag, type=kind, default=None, help=setting.help)(command)
+    return command
+
+
+def engine_flags(values: dict[str, Any]) -> dict[str, Any]:
+    """The engine options among a command's values, as settings; removes them from `values`."""
+    names = [setting.key.partition(".")[2] for setting in engine_settings()]
+    return {f"engine.{name}": values.pop(name) for name in names if name in values}
+
+
+def settings_for(
+    config_file: Path | None = None, models_dir: Path | None = None, data_dir: Path | None = None, **flags: Any
+) -> Settings:
+    """Settings with the common flags applied; `flags` are full keys with dots."""
+    common = {"models.dir": models_dir and str(models_dir), "data_dir": data_dir and str(data_dir)}
+    return load_settings(config_file, {**common, **flags})
