@@ -1,42 +1,71 @@
-"""What loading a model would take, asked of llama.cpp in a process of its own: it aborts on some files."""
+"""What loading a model would take, asked of the engine in a process of its own: llama.cpp aborts on some files."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from inferno import errors
+from inferno.engine.frames import Failure
 from inferno.engine.worker import worker_environment
 
+_COMMAND = (sys.executable, "-P", "-m", "inferno.engine.estimate")
 _TIMEOUT_S = 60.0
-_SCRIPT = """
-import json, sys
-from inferno import _core
-print(json.dumps(_core.estimate_memory(sys.argv[1], json.loads(sys.argv[2]))))
-"""
+
+
+class _Answer(msgspec.Struct, omit_defaults=True):
+    memory: dict[str, int] = {}
+    failure: Failure | None = None
 
 
 async def estimate_memory(path: Path, options: Mapping[str, Any]) -> dict[str, int]:
-    """`model_bytes`, `context_bytes`, `compute_bytes`, `total_bytes`. Raises InvalidRequest for an unusable file."""
+    """`model_bytes`, `context_bytes`, `compute_bytes`, `total_bytes` that loading `path` would take.
+
+    Raises InvalidRequest for a file that cannot be loaded, whatever happens to the process that looks at it.
+    """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _SCRIPT, str(path), json.dumps(dict(options)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=worker_environment(os.environ),
-    )  # fmt: skip
+        *_COMMAND,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=DEVNULL,
+        env=worker_environment(os.environ),  # noqa: TID251 - handed to the child, not read
+        start_new_session=True,
+    )
+    question = msgspec.json.encode((str(path), dict(options)))
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
-    except BaseException:
-        process.kill()
-        await process.wait()
-        raise
+        output, _ = await asyncio.wait_for(process.communicate(question), _TIMEOUT_S)
+    except TimeoutError:
+        raise errors.InvalidRequest("The model file takes too long to examine.", field="model") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode != 0:
-        raise errors.InvalidRequest("The file is not a model that can be loaded.", field="model")
-    estimate: dict[str, int] = json.loads(output)
-    return estimate
+        raise errors.InvalidRequest("The model file cannot be loaded.", field="model")
+    answer = msgspec.json.decode(output, type=_Answer)
+    if answer.failure is not None:
+        raise answer.failure.exception()
+    return answer.memory
+
+
+def _main() -> None:
+    from inferno import _core
+
+    _core.set_log_level(0)
+    path, options = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[str, dict[str, Any]])
+    try:
+        answer = _Answer(memory=_core.estimate_memory(path, options))
+    except Exception as error:
+        answer = _Answer(failure=Failure.of(error))
+    sys.stdout.buffer.write(msgspec.json.encode(answer))
+
+
+if __name__ == "__main__":
+    _main()
