@@ -1,0 +1,47 @@
+"""Checks that the rooms of csrc/ know each other in one direction, and llama.cpp only where they may."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+CSRC = Path(__file__).resolve().parent.parent / "csrc"
+INCLUDE = re.compile(r'^#include [<"]([^>"]+)[>"]', re.MULTILINE)
+
+#: From the top down: a file may include files of its own row and of rows below it.
+LAYERS = (
+    {"bindings"},
+    {"engine"},
+    {"scheduler", "chat", "grammar"},
+    {"prefix_cache", "model", "model_info", "memory_estimate"},
+    {"llama_loading", "vocabulary"},
+    {"sequence"},
+    {"sampler", "candidates", "text_stream", "channel"},
+    {"batch"},
+    {"event", "params", "error"},
+)
+#: model.h is an interface without llama.cpp in it, which the rooms below the model talk to.
+INTERFACES = {"model", "sampler"}
+MAY_KNOW_LLAMA = {"model", "model_info", "memory_estimate", "llama_loading", "vocabulary", "chat", "grammar"}
+LLAMA = re.compile(r"(llama|ggml|gguf)[\w-]*\.h$|^common/")
+
+
+def problems() -> list[str]:
+    rank = {name: index for index, row in enumerate(LAYERS) for name in row}
+    found = []
+    for path in sorted(CSRC.glob("*.[hc]*")):
+        if path.stem not in rank:
+            found.append(f"{path.name}: not in the list of rooms")
+            continue
+        for included in INCLUDE.findall(path.read_text()):
+            stem = Path(included).stem
+            if stem in rank and stem not in INTERFACES and rank[stem] < rank[path.stem]:
+                found.append(f"{path.name}: includes {included}, which is above it")
+            if stem not in rank and LLAMA.search(included) and path.stem not in MAY_KNOW_LLAMA:
+                found.append(f"{path.name}: must not know {included}")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit("\n".join(problems()) or None)
