@@ -6,9 +6,12 @@ only reader of the environment. Unknown names, wrong types and unsafe combinatio
 
 from __future__ import annotations
 
+import copy
 import difflib
 import ipaddress
+import json
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,6 +40,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
 class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
     enabled: bool
     api_key: str
+
+    def __repr__(self) -> str:
+        return f"AuthSettings(enabled={self.enabled}, api_key={'********' if self.api_key else ''!r})"
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +77,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path
     explained: list[Explained]
 
+    def explain(self) -> list[tuple[str, Any, str]]:
+        """(key, final value, source) for each setting; secrets are masked."""
+        return [(row.key, row.value, row.source) for row in self.explained]
+
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """One row: its key is `section.name` in TOML and `INFERNO_SECTION_NAME` in the environment."""
@@ -87,7 +97,12 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def env(self) -> str:
-        return self.short_env or "INFERNO_" + self.key.upper().replace(".", "_")
+        """The name to show; the full one is read too."""
+        return self.short_env or self.full_env
+
+    @property
+    def full_env(self) -> str:
+        return "INFERNO_" + self.key.upper().replace(".", "_")
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -234,7 +249,7 @@ def all_settings() -> dict[str, Setting]:
 def default_config_file(environ: Mapping[str, str] | None = None) -> Path:
     environ = os.environ if environ is None else environ
     if named := environ.get("INFERNO_CONFIG"):
-        return Path(named)
+        return Path(named).expanduser()
     return Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "inferno" / "config.toml"
 
 
@@ -255,7 +270,7 @@ def load_settings(
     sources: dict[str, str] = {}
     layers = (
         ("file", _from_file(config_file, environ, problems)),
-        ("environment", _from_environment(environ, rows)),
+        ("environment", _from_environment(environ, rows, problems)),
         ("flag", {key: value for key, value in (flags or {}).items() if value is not None}),
     )
     for source, layer in layers:
@@ -284,7 +299,7 @@ def _from_file(named: Path | None, environ: Mapping[str, str], problems: list[st
         if named is not None or environ.get("INFERNO_CONFIG"):
             problems.append(f"the configuration file {path} does not exist")
         return {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         problems.append(f"the configuration file {path} cannot be read: {error}")
         return {}
     flat: dict[str, Any] = {}
@@ -296,18 +311,31 @@ def _from_file(named: Path | None, environ: Mapping[str, str], problems: list[st
     return flat
 
 
-def _from_environment(environ: Mapping[str, str], rows: Mapping[str, Setting]) -> dict[str, Any]:
-    derived = {setting.env: key for key, setting in rows.items()}
-    derived["INFERNO_MODELS_DIR"] = "models.dir"
-    return {key: environ[name] for name, key in derived.items() if environ.get(name)}
+#: Variables of ours that are no settings of this table.
+_OTHER_VARIABLES = frozenset({"INFERNO_CONFIG"})
 
 
-def _suggestion(key: str, rows: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, list(rows), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+def _from_environment(environ: Mapping[str, str], rows: Mapping[str, Setting], problems: list[str]) -> dict[str, str]:
+    """Short names first, so that a full name wins. Only names that begin like a section's can be misspelt ones."""
+    names = {setting.env: key for key, setting in rows.items()}
+    names.update({setting.full_env: key for key, setting in rows.items()})
+    sections = tuple({f"INFERNO_{key.partition('.')[0].upper()}_" for key in rows if "." in key})
+    for name in environ:
+        if name.startswith(sections) and name not in names and name not in _OTHER_VARIABLES:
+            problems.append(f"environment: there is no variable {name}{_suggestion(name, names)}")
+    return {key: environ[name] for name, key in names.items() if environ.get(name)}
 
 
-_UNITS = {"": 1, "B": 1, "KIB": 1024, "MIB": MIB, "GIB": 1024 * MIB, "KB": 1000, "MB": 10**6, "GB": 10**9}
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    """The likeliest of `known`, by the whole name or by its last part."""
+    by_part = {key.rpartition(".")[2]: key for key in known}
+    near = difflib.get_close_matches(name, [*by_part.values(), *by_part], n=1)
+    return f" (did you mean {by_part.get(near[0], near[0])}?)" if near else ""
+
+
+_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+_UNITS |= {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_QUANTITY = re.compile(r"\s*([+-]?[0-9]{1,18})\s*([A-Za-z]*)\s*")
 
 
 def _converted(setting: Setting, raw: Any) -> Any:
@@ -324,11 +352,10 @@ def _converted(setting: Setting, raw: Any) -> Any:
 def _to_int(setting: Setting, raw: Any) -> int:
     if isinstance(raw, int) and not isinstance(raw, bool):
         return raw
-    if isinstance(raw, str):
-        digits = raw.strip().rstrip("BKMGTibkmgt").rstrip()
-        unit = raw.strip()[len(digits) :].strip().upper()
-        if digits.lstrip("-").isdigit() and (not unit or setting.key.endswith("_bytes")) and unit in _UNITS:
-            return int(digits) * _UNITS[unit]
+    if isinstance(raw, str) and (match := _QUANTITY.fullmatch(raw)):
+        unit = match[2].upper()
+        if not unit or (setting.key.endswith("_bytes") and unit in _UNITS):
+            return int(match[1]) * _UNITS[unit]
     raise ValueError("must be an integer")
 
 
@@ -365,10 +392,10 @@ def _to_str(_: Setting, raw: Any) -> str:
     return raw
 
 
-def _to_path(_: Setting, raw: Any) -> Path:
+def _to_path(_: Setting, raw: Any) -> Path | str:
     if not isinstance(raw, str | Path):
         raise ValueError("must be a path")
-    return Path(raw).expanduser()
+    return raw and Path(raw).expanduser()  # empty is the default, not the working directory
 
 
 def _to_list(_: Setting, raw: Any) -> list[str]:
@@ -380,8 +407,10 @@ def _to_list(_: Setting, raw: Any) -> list[str]:
 
 def _to_dict(_: Setting, raw: Any) -> dict[str, str]:
     if isinstance(raw, str):
-        pairs = [item.partition("=") for item in raw.split(",") if item]
-        raw = {name.strip(): value.strip() for name, equals, value in pairs if equals}
+        pairs = [item.partition("=") for item in raw.split(",") if item.strip()]
+        if not all(equals for _, equals, _ in pairs):
+            raise ValueError("must be of the form name=value,name=value")
+        raw = {name.strip(): value.strip() for name, _, value in pairs}
     if not isinstance(raw, dict) or not all(isinstance(value, str) for value in raw.values()):
         raise ValueError("must be a table of texts")
     return raw
@@ -404,7 +433,7 @@ def _assemble(
     sources: Mapping[str, str],
     environ: Mapping[str, str],
 ) -> Settings:
-    final = {key: values.get(key, setting.default) for key, setting in rows.items()}
+    final = {key: values.get(key, copy.copy(setting.default)) for key, setting in rows.items()}
     data_home = Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     final["data_dir"] = final["data_dir"] or data_home / "inferno"
     final["models.dir"] = final["models.dir"] or final["data_dir"] / "models"
@@ -470,12 +499,54 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict):
         return "{}"
-    return str(value) if isinstance(value, int | float) else repr(value).replace("'", '"')
+    return str(value) if isinstance(value, int | float) else json.dumps(value)
 
 
 def reference() -> str:
     """The settings as a Markdown table, for the documentation."""
     lines = ["| setting | default | environment | meaning |", "|---|---|---|---|"]
     for key, setting in all_settings().items():
-        lines.append(f"| `{key}` | `{_toml(setting.default)}` | `{setting.env}` | {setting.help} |")
+        names = " or ".join(f"`{name}`" for name in dict.fromkeys((setting.env, setting.full_env)))
+        lines.append(f"| `{key}` | `{_toml(setting.default)}` | {names} | {setting.help}{_bounds(setting)} |")
     return "\n".join(lines) + "\n"
+
+
+def _bounds(setting: Setting) -> str:
+    if setting.choices:
+        return f" One of {', '.join(setting.choices)}."
+    if setting.kind in (int, float) and setting.min is not None and setting.max is not None:
+        return f" {setting.min:.15g} to {setting.max:.15g}."
+    return ""
+
+
+_PAGE = """\
+# Configuration
+
+A setting is taken from the first of these that has it:
+
+1. a command-line flag;
+2. the environment;
+3. the configuration file: the one named by `--config` or `INFERNO_CONFIG`, else `~/.config/inferno/config.toml`
+   (`$XDG_CONFIG_HOME` is respected), which need not exist;
+4. its default.
+
+`inferno config show` prints each setting's final value and where it came from; `inferno config init` writes a
+commented file with all defaults.
+
+In the file a setting `section.name` is `name` under `[section]`. In the environment it is `INFERNO_SECTION_NAME`; a
+few have a short name as well, and the full name wins over the short one. An empty variable counts as absent. Lists
+are written with commas (`a,b`), tables as `name=value,name=value`. A size in bytes may have a unit: `8GiB`, `500 MB`.
+
+A setting that does not exist, a value of the wrong type or out of range, a variable `INFERNO_SECTION_...` that names
+no setting and an unsafe combination are errors; the server does not start and says all of them at once. Unsafe are:
+`auth.enabled = false` with a `server.host` that is not loopback, an `auth.api_key` of less than 8 characters on such
+a host, and `server.cors_origins = ["*"]` without authentication.
+
+## Settings
+
+"""
+
+
+def reference_page() -> str:
+    """`docs/configuration.md`, which a test holds to this."""
+    return _PAGE + reference()
