@@ -97,8 +97,9 @@ class Submitter:
             raise errors.InvalidRequest(f"{field} must not be empty.", field=field)
         if len(tokens) > limit:
             context_size = self._core.context_size
+            subject = "input" if field.startswith("input") else "prompt"
             raise errors.ContextLengthExceeded(
-                f"The prompt has {len(tokens)} tokens but the context holds {context_size}.",
+                f"The {subject} has {len(tokens)} tokens but the context holds {context_size}.",
                 field=field,
                 prompt_tokens=len(tokens),
                 context_size=context_size,
