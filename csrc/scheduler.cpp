@@ -34,9 +34,9 @@ double StepCost::row_ms() const {
     if (weight_ == 0) {
         return 0;
     }
-    const double variance = weight_ * xx_ - x_ * x_;
-    const double slope    = variance > 1e-6 * xx_ * weight_ ? (weight_ * xy_ - x_ * y_) / variance : 0;
     const double mean     = y_ / x_;
+    const double variance = weight_ * xx_ - x_ * x_;
+    const double slope    = variance > 1e-6 * xx_ * weight_ ? (weight_ * xy_ - x_ * y_) / variance : mean;
     // The slope is trusted within reason: rows cost something, and no more than the mean says.
     return std::clamp(slope, 0.1 * mean, mean);
 }
@@ -90,8 +90,8 @@ Step Scheduler::plan(TimePoint now) {
 // The model computes rows of consecutive slots in one pass and needs another pass for each gap, so the outermost
 // sequence moves into a gap: one exchange a step, of whichever end has less to carry.
 void Scheduler::close_gap(Step & step) {
-    // A pending save names a slot, so slots stay where they are until it is done.
-    if (running_.size() < 2 || !pending_saves_.empty()) {
+    // A pending save or edit names a slot, so slots stay where they are until it is done.
+    if (running_.size() < 2 || !pending_saves_.empty() || !pending_edits_.empty()) {
         return;
     }
     const auto by_slot = [](const Sequence * a, const Sequence * b) { return a->slot < b->slot; };
@@ -250,6 +250,7 @@ bool Scheduler::make_room() {
     if (running_.size() < 2) {
         return false;
     }
+    pending_edits_.push_back({CacheEdit::Kind::trim, lowest()->slot, 0});  // after its state has been saved
     preempt(lowest());
     short_of_room_ = true;
     return true;

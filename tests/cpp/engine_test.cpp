@@ -1,0 +1,310 @@
+#include "engine.h"
+
+#include <map>
+#include <thread>
+
+#include "fake_model.h"
+#include "test.h"
+
+namespace inferno {
+namespace {
+
+using testing::FakeModel;
+
+SamplingParams greedy(int32_t max_tokens) {
+    SamplingParams params;
+    params.temperature    = 0;
+    params.repeat_penalty = 1;
+    params.max_tokens     = max_tokens;
+    return params;
+}
+
+struct Output {
+    std::string         text;
+    std::vector<Finish> ends;
+};
+
+// An engine over a FakeModel, and everything it has said so far.
+class Fixture {
+public:
+    explicit Fixture(int32_t parallel = 4, int32_t context_size = 256, EngineOptions options = {})
+        : model(std::make_shared<FakeModel>(parallel, context_size)), engine(model, options) {}
+
+    RequestId submit(const std::string & prompt, SamplingParams params, int32_t priority = 0,
+                     std::optional<double> timeout_s = std::nullopt) {
+        const std::vector<Token> tokens = model->vocabulary().tokenize(prompt, false, false);
+        return engine.submit({{tokens, std::move(params), priority, timeout_s, 0}})[0];
+    }
+
+    void drain() {
+        for (Event & event : engine.events().drain()) {
+            if (auto * delta = std::get_if<Delta>(&event)) {
+                outputs[delta->id].text += delta->text;
+                CHECK(outputs[delta->id].ends.empty());
+            } else {
+                Finish & end = std::get<Finish>(event);
+                outputs[end.id].ends.push_back(std::move(end));
+            }
+        }
+    }
+
+    // Waits for the end of `id`.
+    const Output & wait(RequestId id) {
+        while (outputs[id].ends.empty()) {
+            engine.events().wait(std::chrono::seconds(10));
+            drain();
+        }
+        return outputs[id];
+    }
+
+    std::shared_ptr<FakeModel>  model;
+    Engine                      engine;
+    std::map<RequestId, Output> outputs;
+};
+
+TEST(a_text_is_generated_and_ends_once) {
+    Fixture        fixture;
+    const Output & output = fixture.wait(fixture.submit("hello", greedy(20)));
+    CHECK_EQ(output.text, FakeModel::expected("hello", 20));
+    CHECK(output.ends[0].reason == FinishReason::length);
+    CHECK_EQ(output.ends[0].usage.prompt_tokens, 5);
+    CHECK_EQ(output.ends[0].usage.completion_tokens, 20);
+    CHECK(fixture.model->valid());
+}
+
+TEST(many_texts_at_once_equal_each_alone) {
+    Fixture                          fixture(4);
+    std::map<RequestId, std::string> prompts;
+    for (int i = 0; i < 40; ++i) {
+        const std::string prompt = "prompt number " + std::to_string(i) + std::string(static_cast<size_t>(i), 'x');
+        prompts[fixture.submit(prompt, greedy(1 + i % 17))] = prompt;
+    }
+    int i = 0;
+    for (const auto & [id, prompt] : prompts) {
+        CHECK_EQ(fixture.wait(id).text, FakeModel::expected(prompt, 1 + i++ % 17));
+    }
+    CHECK(fixture.model->valid());
+}
+
+TEST(a_follow_up_computes_only_what_is_new) {
+    Fixture           fixture;
+    const std::string first  = std::string(100, 'p');
+    const std::string answer = fixture.wait(fixture.submit(first, greedy(10))).text;
+    const size_t      before = fixture.model->n_rows();
+    const Output &    second = fixture.wait(fixture.submit(first + answer + "more", greedy(1)));
+    // The last token of the answer was never computed, so it comes with the new ones.
+    CHECK_EQ(second.ends[0].usage.cached_tokens, 109);
+    CHECK_EQ(fixture.model->n_rows() - before, size_t{5});
+    CHECK_EQ(second.text, FakeModel::expected(first + answer + "more", 1));
+}
+
+TEST(a_full_cache_preempts_and_fails_nobody) {
+    Fixture fixture(4, 256);
+    fixture.model->set_capacity(120);
+    std::map<RequestId, std::string> prompts;
+    for (int i = 0; i < 6; ++i) {
+        const std::string prompt = "text " + std::to_string(i);
+        prompts[fixture.submit(prompt, greedy(60))] = prompt;
+    }
+    for (const auto & [id, prompt] : prompts) {
+        const Output & output = fixture.wait(id);
+        CHECK(output.ends[0].reason == FinishReason::length);
+        CHECK_EQ(output.text, FakeModel::expected(prompt, 60));
+    }
+    CHECK(fixture.engine.stats().preemptions_total > 0);
+    CHECK(fixture.model->valid());
+}
+
+TEST(a_text_that_alone_exceeds_the_cache_fails_alone) {
+    Fixture fixture(2, 256);
+    fixture.model->set_capacity(30);
+    const RequestId too_long = fixture.submit("abc", greedy(100));
+    CHECK(fixture.wait(too_long).ends[0].reason == FinishReason::error);
+    CHECK(fixture.wait(fixture.submit("abc", greedy(5))).ends[0].reason == FinishReason::length);
+}
+
+TEST(a_failed_step_is_repeated) {
+    Fixture fixture;
+    fixture.model->close_gate();
+    const RequestId id = fixture.submit("hello", greedy(8));
+    fixture.model->wait_for_step();
+    fixture.model->fail_next();
+    fixture.model->open_gate();
+    CHECK_EQ(fixture.wait(id).text, FakeModel::expected("hello", 8));
+}
+
+TEST(cancelling_cuts_a_running_step_short) {
+    Fixture fixture;
+    fixture.model->close_gate();
+    const RequestId id = fixture.submit("hello", greedy(50));
+    fixture.model->wait_for_step();
+    fixture.engine.cancel({id});  // the gate stays closed: only the abort lets the step end
+    CHECK(fixture.wait(id).ends[0].reason == FinishReason::cancelled);
+}
+
+TEST(cancelling_one_leaves_its_neighbour_alone) {
+    Fixture fixture;
+    fixture.model->close_gate();
+    const RequestId stays = fixture.submit("stays", greedy(30));
+    fixture.model->wait_for_step();
+    const RequestId goes = fixture.submit("goes", greedy(30));
+    fixture.engine.cancel({goes});
+    fixture.model->open_gate();
+    CHECK(fixture.wait(goes).ends[0].reason == FinishReason::cancelled);
+    CHECK_EQ(fixture.wait(stays).text, FakeModel::expected("stays", 30));
+}
+
+TEST(a_deadline_that_has_passed_ends_the_text) {
+    Fixture fixture;
+    fixture.model->close_gate();
+    const RequestId blocker = fixture.submit("blocker", greedy(5));
+    fixture.model->wait_for_step();
+    const RequestId late = fixture.submit("late", greedy(5), 0, 1e-9);
+    fixture.model->open_gate();
+    CHECK(fixture.wait(late).ends[0].reason == FinishReason::timeout);
+    CHECK(fixture.wait(blocker).ends[0].reason == FinishReason::length);
+}
+
+TEST(a_full_queue_refuses_all_or_nothing) {
+    EngineOptions options;
+    options.queue_size = 2;
+    Fixture fixture(1, 64, options);
+    fixture.model->close_gate();
+    fixture.submit("a", greedy(5));
+    const GenerationSpec spec{{'b'}, greedy(5), 0, std::nullopt, 0};
+    CHECK_THROWS(fixture.engine.submit({spec, spec, spec}), Error);
+    CHECK_EQ(fixture.engine.submit({spec, spec}).size(), size_t{2});
+    CHECK_THROWS(fixture.engine.submit({spec}), Error);
+    fixture.model->open_gate();
+}
+
+TEST(bad_requests_are_refused_before_they_are_accepted) {
+    Fixture              fixture(1, 64);
+    const auto           submit = [&](GenerationSpec spec) { fixture.engine.submit({std::move(spec)}); };
+    const GenerationSpec good{{'a'}, greedy(5), 0, std::nullopt, 0};
+    GenerationSpec       bad = good;
+    bad.prompt.clear();
+    CHECK_THROWS((submit(bad), 0), Error);
+    bad.prompt = {9999};
+    CHECK_THROWS((submit(bad), 0), Error);
+    bad.prompt.assign(64, 'a');
+    CHECK_THROWS((submit(bad), 0), Error);
+    bad                    = good;
+    bad.params.temperature = 99;
+    CHECK_THROWS((submit(bad), 0), Error);
+}
+
+TEST(a_prompt_that_leaves_one_position_gives_one_token) {
+    Fixture           fixture(1, 64);
+    const std::string prompt(63, 'a');
+    CHECK_EQ(fixture.wait(fixture.submit(prompt, greedy(100))).text, FakeModel::expected(prompt, 1));
+}
+
+TEST(closing_with_grace_lets_texts_finish) {
+    Fixture         fixture;
+    const RequestId id = fixture.submit("hello", greedy(40));
+    fixture.engine.close(10);
+    fixture.drain();
+    CHECK_EQ(fixture.outputs[id].text, FakeModel::expected("hello", 40));
+    CHECK_THROWS(fixture.submit("more", greedy(1)), Error);
+}
+
+TEST(closing_at_once_ends_every_text_exactly_once) {
+    Fixture fixture(2);
+    fixture.model->close_gate();
+    std::vector<RequestId> ids;
+    for (int i = 0; i < 5; ++i) {
+        ids.push_back(fixture.submit("text", greedy(40)));
+    }
+    fixture.engine.close(0);
+    fixture.drain();
+    for (const RequestId id : ids) {
+        CHECK_EQ(fixture.outputs[id].ends.size(), size_t{1});
+        CHECK(fixture.outputs[id].ends[0].reason == FinishReason::cancelled);
+    }
+}
+
+TEST(submitting_cancelling_and_closing_from_many_threads_loses_nothing) {
+    auto                     model = std::make_shared<FakeModel>(4, 128);
+    Engine                   engine(model, {});
+    std::atomic<int>         accepted{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t) {
+        threads.emplace_back([&] {
+            for (int i = 0; i < 50; ++i) {
+                try {
+                    const auto ids = engine.submit({{{'a', 'b'}, greedy(10), 0, std::nullopt, 0}});
+                    accepted += 1;
+                    if (i % 3 == 0) {
+                        engine.cancel(ids);
+                    }
+                    engine.stats();
+                } catch (const Error &) {
+                    return;  // closed
+                }
+            }
+        });
+    }
+    for (auto & thread : threads) {
+        thread.join();
+    }
+    engine.close(0);
+    int ended = 0;
+    for (const Event & event : engine.events().drain()) {
+        ended += std::holds_alternative<Finish>(event) ? 1 : 0;
+    }
+    CHECK_EQ(ended, accepted.load());
+}
+
+TEST(stop_texts_are_held_back_and_left_out) {
+    Fixture           fixture;
+    const std::string full   = FakeModel::expected("hello", 20);
+    SamplingParams    params = greedy(20);
+    params.stop              = {full.substr(5, 3)};
+    const Output & output    = fixture.wait(fixture.submit("hello", params));
+    CHECK_EQ(output.text, full.substr(0, full.find(params.stop[0])));
+    CHECK(output.ends[0].reason == FinishReason::stop);
+    CHECK_EQ(output.ends[0].stop_match, params.stop[0]);
+}
+
+TEST(log_probabilities_cover_the_text_and_no_more) {
+    Fixture           fixture;
+    const std::string full   = FakeModel::expected("hello", 20);
+    SamplingParams    params = greedy(20);
+    params.stop              = {full.substr(5, 3)};
+    params.logprobs          = 1;
+    const RequestId id       = fixture.submit("hello", params);
+    std::string     bytes;
+    bool            ended = false;
+    while (!ended) {
+        fixture.engine.events().wait(std::chrono::seconds(10));
+        for (const Event & event : fixture.engine.events().drain()) {
+            ended = ended || std::holds_alternative<Finish>(event);
+            if (const auto * delta = std::get_if<Delta>(&event)) {
+                CHECK_EQ(delta->id, id);
+                for (const TokenLogprob & token : delta->logprobs) {
+                    bytes += token.bytes;
+                    CHECK(token.logprob <= 0);
+                }
+            }
+        }
+    }
+    CHECK_EQ(bytes, full.substr(0, full.find(params.stop[0])));
+}
+
+TEST(embeddings_are_packed_within_the_batch) {
+    Fixture                    fixture;
+    std::vector<EmbeddingSpec> specs;
+    for (int i = 1; i <= 10; ++i) {
+        specs.push_back({std::vector<Token>(static_cast<size_t>(i), 'a'), 0, std::nullopt});
+    }
+    const std::vector<RequestId> ids = fixture.engine.submit_embeddings(specs);
+    for (size_t i = 0; i < ids.size(); ++i) {
+        CHECK_EQ(fixture.wait(ids[i]).ends[0].embedding[0], static_cast<float>(i + 1));
+    }
+    CHECK(fixture.model->largest_embedding_batch() > 1);
+    CHECK(fixture.model->largest_embedding_batch() < 10);
+}
+
+}  // namespace
+}  // namespace inferno

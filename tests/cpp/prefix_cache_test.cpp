@@ -1,0 +1,107 @@
+#include "prefix_cache.h"
+
+#include <numeric>
+
+#include "test.h"
+
+namespace inferno {
+namespace {
+
+std::vector<Token> range(Token from, Token to) {
+    std::vector<Token> tokens(static_cast<size_t>(to - from));
+    std::iota(tokens.begin(), tokens.end(), from);
+    return tokens;
+}
+
+std::vector<Token> joined(std::vector<Token> a, const std::vector<Token> & b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+}
+
+// Puts `tokens` into a slot and gives it back, as a finished text does.
+Slot store(PrefixCache & cache, const std::vector<Token> & tokens, uint64_t salt = 0) {
+    const auto placement = cache.acquire(tokens, salt);
+    cache.publish(placement->slot, tokens, static_cast<Position>(tokens.size()), salt);
+    cache.release(placement->slot);
+    return placement->slot;
+}
+
+TEST(an_extension_continues_in_place) {
+    PrefixCache cache(4, true, true);
+    const Slot  slot      = store(cache, range(0, 100));
+    const auto  placement = cache.acquire(range(0, 120), 0);
+    CHECK_EQ(placement->slot, slot);
+    CHECK_EQ(placement->n_cached, 100);
+}
+
+TEST(the_last_token_is_always_computed) {
+    PrefixCache cache(4, true, true);
+    store(cache, range(0, 100));
+    CHECK_EQ(cache.acquire(range(0, 100), 0)->n_cached, 99);
+}
+
+TEST(another_salt_shares_nothing) {
+    PrefixCache cache(4, true, true);
+    store(cache, range(0, 100), 1);
+    CHECK_EQ(cache.acquire(range(0, 120), 2)->n_cached, 0);
+}
+
+TEST(a_running_prompt_is_copied_from) {
+    PrefixCache cache(4, true, true);
+    const auto  leader = cache.acquire(range(0, 100), 0);
+    cache.publish(leader->slot, range(0, 100), 100, 0);
+    const auto follower = cache.acquire(joined(range(0, 80), {7, 7}), 0);
+    CHECK(follower->slot != leader->slot);
+    CHECK_EQ(follower->n_cached, 80);
+    CHECK(follower->edits[0].kind == CacheEdit::Kind::copy);
+    CHECK_EQ(follower->edits[0].source, leader->slot);
+}
+
+TEST(a_short_head_of_a_long_text_is_copied_not_taken) {
+    PrefixCache cache(4, true, true);
+    const Slot  slot      = store(cache, range(0, 1000));
+    const auto  placement = cache.acquire(joined(range(0, 100), {5, 5, 5}), 0);
+    CHECK(placement->slot != slot);
+    CHECK_EQ(placement->n_cached, 100);
+    cache.release(placement->slot);
+    CHECK_EQ(cache.acquire(range(0, 1001), 0)->n_cached, 1000);
+}
+
+TEST(the_least_recently_used_slot_is_given_up) {
+    PrefixCache cache(2, true, true);
+    const Slot  old_slot = store(cache, range(0, 10));
+    store(cache, range(100, 110));
+    CHECK_EQ(cache.acquire(range(200, 210), 0)->slot, old_slot);
+}
+
+TEST(no_slot_when_all_are_busy) {
+    PrefixCache cache(1, true, true);
+    CHECK(cache.acquire(range(0, 10), 0).has_value());
+    CHECK(!cache.acquire(range(0, 10), 0).has_value());
+    CHECK(!cache.has_free_slot());
+}
+
+TEST(without_trimming_only_whole_texts_are_continued) {
+    PrefixCache cache(2, true, false);
+    store(cache, range(0, 100));
+    CHECK_EQ(cache.acquire(joined(range(0, 50), {9}), 0)->n_cached, 0);
+    CHECK_EQ(cache.acquire(range(0, 101), 0)->n_cached, 100);
+}
+
+TEST(a_disabled_cache_reuses_nothing) {
+    PrefixCache cache(2, false, true);
+    store(cache, range(0, 100));
+    CHECK_EQ(cache.acquire(range(0, 120), 0)->n_cached, 0);
+}
+
+TEST(eviction_empties_idle_slots_only) {
+    PrefixCache cache(2, true, true);
+    store(cache, range(0, 10));
+    const auto busy = cache.acquire(range(50, 60), 0);
+    CHECK_EQ(cache.evict_idle().size(), size_t{1});
+    CHECK_EQ(cache.cached_tokens(), 0);
+    CHECK(cache.busy(busy->slot));
+}
+
+}  // namespace
+}  // namespace inferno
