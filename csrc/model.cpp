@@ -1,5 +1,6 @@
 #include "model.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 
@@ -43,22 +44,30 @@ public:
     const Vocabulary &  vocabulary() const override { return vocabulary_; }
     int32_t             context_size() const override { return options_.context_size; }
     int32_t             parallel() const override { return options_.parallel; }
-    int32_t             batch_size() const override { return options_.batch_size; }
     const llama_model * native() const override { return model_.get(); }
+
+    // What the context takes, which a small context makes less than the option.
+    int32_t batch_size() const override {
+        return generation_ ? static_cast<int32_t>(llama_n_batch(generation_.get())) : options_.batch_size;
+    }
 
     bool can_trim() const override {
         return !llama_model_is_recurrent(model_.get()) && !llama_model_is_hybrid(model_.get());
     }
 
     DecodeStatus decode(const Batch & batch) override {
-        if (!apply(batch.edits)) {
+        // More rows than a context takes would be an assertion inside llama.cpp, and the end of the process.
+        if (!generation_ || batch.rows.size() > static_cast<size_t>(batch_size()) || !apply(batch.edits)) {
             return DecodeStatus::failed;
+        }
+        if (batch.rows.empty()) {
+            return DecodeStatus::ok;
         }
         llama_batch_ext_clear(batch_.get());
         for (const BatchRow & row : batch.rows) {
             add_row(batch_.get(), row.slot, row.position, row.token, row.want_logits);
         }
-        return status_of(llama_process(generation_.get(), LLAMA_PROCESS_TYPE_DECODE, batch_.get()));
+        return status_of(process(generation_.get(), LLAMA_PROCESS_TYPE_DECODE, batch_.get()));
     }
 
     const float * logits(size_t row) override {
@@ -80,7 +89,9 @@ public:
     }
 
     int32_t embed_batch_size() const override {
-        return static_cast<int32_t>(embedding_params(options_, info_).n_batch);
+        const llama_context_params params = embedding_params(options_, info_);
+        // A decoder keeps all inputs of a call in one cache; an encoder has none.
+        return static_cast<int32_t>(is_encoder(info_) ? params.n_batch : std::min(params.n_batch, params.n_ctx));
     }
 
     std::vector<std::vector<float>> embed(const std::vector<std::vector<Token>> & inputs) override {
@@ -95,11 +106,26 @@ public:
     }
 
     MemoryEstimate memory() const override {
-        return memory_of(generation_ ? generation_.get() : embedding_.get());
+        MemoryEstimate result = memory_of(generation_ ? generation_.get() : embedding_.get());
+        if (generation_ && embedding_) {
+            const MemoryEstimate second = memory_of(embedding_.get());  // of the same weights
+            result.context_bytes += second.context_bytes;
+            result.compute_bytes += second.compute_bytes;
+        }
+        return result;
     }
 
 private:
     static bool should_abort(void * flag) { return static_cast<std::atomic<bool> *>(flag)->load(std::memory_order_relaxed); }
+
+    // llama.cpp's answer, with an exception (out of memory, mostly) turned into the code of a failed computation.
+    static int32_t process(llama_context * context, llama_process_type type, llama_batch_ext * batch) {
+        try {
+            return llama_process(context, type, batch);
+        } catch (const std::exception &) {
+            return -3;
+        }
+    }
 
     static DecodeStatus status_of(int32_t code) {
         switch (code) {
@@ -140,11 +166,12 @@ private:
         if (!embedding_) {
             embedding_ = make_context(model_.get(), embedding_params(options_, info_));
             embedding_batch_.reset(llama_batch_ext_init(embedding_.get()));
+            llama_set_abort_callback(embedding_.get(), should_abort, &abort_);
         }
     }
 
     void run_embedding(llama_process_type type) {
-        if (llama_process(embedding_.get(), type, embedding_batch_.get()) != 0) {
+        if (process(embedding_.get(), type, embedding_batch_.get()) != 0) {
             throw Error(ErrorCode::inference_failed, "The model failed to compute the embedding.");
         }
     }
@@ -158,6 +185,13 @@ private:
 
     // One pass; the model pools.
     std::vector<std::vector<float>> encode(const std::vector<std::vector<Token>> & inputs) {
+        size_t n_tokens = 0;
+        for (const auto & input : inputs) {
+            n_tokens += input.size();
+        }
+        if (n_tokens > static_cast<size_t>(embed_batch_size())) {  // llama.cpp would end the process
+            throw Error(ErrorCode::inference_failed, "The text is too long to embed.");
+        }
         llama_batch_ext_clear(embedding_batch_.get());
         for (size_t slot = 0; slot < inputs.size(); ++slot) {
             for (size_t i = 0; i < inputs[slot].size(); ++i) {

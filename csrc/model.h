@@ -51,7 +51,8 @@ class Vocabulary {
 public:
     virtual ~Vocabulary() = default;
     virtual int32_t size() const = 0;
-    // The raw bytes a token stands for when text is generated; "" for control tokens.
+    // The raw bytes a token stands for when text is generated; "" for control tokens. A space that SentencePiece
+    // models put before a word stays, for generated text continues a prompt. REQUIRES: 0 <= token < size().
     virtual std::string_view piece(Token token) const = 0;
     // True for tokens that end the generation (end of text, end of turn, ...).
     virtual bool is_end(Token token) const = 0;
@@ -59,6 +60,8 @@ public:
     // `add_special` adds what the model expects around a text (BOS, ...). `parse_special` reads the spelling of a
     // control token, as in "<|im_end|>", as that token: never for text that a user wrote in a chat.
     virtual std::vector<Token> tokenize(std::string_view text, bool add_special, bool parse_special) const = 0;
+    // The pieces in a row, as a stream would show them, but without the space that SentencePiece models put before
+    // a whole text. Throws Error(invalid_request, field "tokens") for an id outside the vocabulary.
     virtual std::string detokenize(const std::vector<Token> & tokens, bool render_special) const = 0;
     // Null in tests; the grammar room needs llama.cpp's own vocabulary.
     virtual const llama_vocab * native() const { return nullptr; }
@@ -68,7 +71,7 @@ inline constexpr size_t kMaxEmbedInputs = 64;
 
 enum class DecodeStatus {
     ok,
-    no_space,  // the KV cache has no room; nothing changed
+    no_space,  // the KV cache has no room; the edits are done, no row is
     aborted,   // the abort flag was raised; the batch's slots must be trimmed to what was there before
     failed,    // the batch's slots must be emptied
 };
@@ -88,6 +91,8 @@ public:
     // True when a tail of a slot can be forgotten (not so for recurrent models, which only forget whole slots).
     virtual bool can_trim() const = 0;
 
+    // Applies the edits, then computes the rows (there may be none). A batch of edits alone leaves logits() undefined.
+    // REQUIRES: info().can_generate; at most batch_size() rows; a slot's rows follow the positions it holds.
     virtual DecodeStatus decode(const Batch & batch) = 0;
     // n_vocab logits of batch.rows[row]; valid until the next decode(). REQUIRES: the row wanted logits.
     virtual const float * logits(size_t row) = 0;

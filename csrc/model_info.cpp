@@ -3,11 +3,13 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <memory>
 #include <string_view>
 
 #include "error.h"
 #include "model.h"
+#include "text_stream.h"
 
 namespace inferno {
 
@@ -24,6 +26,17 @@ constexpr size_t kMaxShownString = 1024;
 
 constexpr std::array<std::string_view, 4> kEncoderOnly = {"t5encoder", "gemma-embedding", "eurobert", "llama-embed"};
 
+// A file may hold any bytes; what leaves here is valid UTF-8.
+std::string clean(const std::string & bytes) {
+    TextStream        stream({});
+    const std::string text = stream.push(bytes);
+    return text + stream.finish();
+}
+
+int32_t as_count(int64_t value) {
+    return static_cast<int32_t>(std::clamp<int64_t>(value, 0, std::numeric_limits<int32_t>::max()));
+}
+
 // Typed look-ups by key; a key that is absent or of another type gives the default.
 class Metadata {
 public:
@@ -31,7 +44,7 @@ public:
 
     std::string text(const std::string & key) const {
         const int64_t id = find(key, GGUF_TYPE_STRING);
-        return id < 0 ? "" : gguf_get_val_str(gguf_, id);
+        return id < 0 ? "" : clean(gguf_get_val_str(gguf_, id));
     }
 
     int64_t integer(const std::string & key, int64_t otherwise) const {
@@ -54,7 +67,7 @@ public:
     std::map<std::string, std::string> scalars() const {
         std::map<std::string, std::string> result;
         for (int64_t id = 0; id < gguf_get_n_kv(gguf_); ++id) {
-            result[gguf_get_key(gguf_, id)] = shown(id);
+            result[clean(gguf_get_key(gguf_, id))] = shown(id);
         }
         return result;
     }
@@ -91,7 +104,7 @@ private:
     std::string shown(int64_t id) const {
         switch (gguf_get_kv_type(gguf_, id)) {
             case GGUF_TYPE_STRING:
-                return std::string(gguf_get_val_str(gguf_, id)).substr(0, kMaxShownString);
+                return clean(std::string(gguf_get_val_str(gguf_, id)).substr(0, kMaxShownString));
             case GGUF_TYPE_BOOL:
                 return gguf_get_val_bool(gguf_, id) ? "true" : "false";
             case GGUF_TYPE_FLOAT32:
@@ -165,9 +178,9 @@ ModelInfo inspect_model(const std::string & path) {
     info.architecture      = metadata.text("general.architecture");
     const std::string arch = info.architecture + ".";
     info.name              = metadata.text("general.name");
-    info.context_train     = static_cast<int32_t>(metadata.integer(arch + "context_length", 0));
-    info.n_embd            = static_cast<int32_t>(metadata.integer(arch + "embedding_length", 0));
-    info.n_layer           = static_cast<int32_t>(metadata.integer(arch + "block_count", 0));
+    info.context_train     = as_count(metadata.integer(arch + "context_length", 0));
+    info.n_embd            = as_count(metadata.integer(arch + "embedding_length", 0));
+    info.n_layer           = as_count(metadata.integer(arch + "block_count", 0));
     info.n_vocab           = static_cast<int32_t>(metadata.array_length("tokenizer.ggml.tokens"));
     info.pooling           = pooling_name(metadata.integer(arch + "pooling_type", -1));
     info.chat_template     = metadata.text("tokenizer.chat_template");

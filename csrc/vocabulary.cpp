@@ -8,6 +8,9 @@ namespace inferno {
 
 namespace {
 
+// llama.cpp counts a text's bytes, and what it returns, in 32 bits.
+constexpr size_t kMaxTextBytes = size_t{1} << 30;
+
 // Calls one of llama.cpp's functions that fill a buffer and answer the negative of the size they need.
 template <class Buffer, class Fill>
 void fill(Buffer & buffer, Fill call) {
@@ -49,6 +52,9 @@ bool LlamaVocabulary::is_end(Token token) const {
 }
 
 std::vector<Token> LlamaVocabulary::tokenize(std::string_view text, bool add_special, bool parse_special) const {
+    if (text.size() > kMaxTextBytes) {
+        throw Error(ErrorCode::invalid_request, "The text is too long.", "prompt");
+    }
     std::vector<Token> tokens(text.size() / 3 + 16);
     fill(tokens, [&](Token * out, int32_t size) {
         return llama_tokenize(vocab_, text.data(), static_cast<int32_t>(text.size()), out, size, add_special,
@@ -57,12 +63,34 @@ std::vector<Token> LlamaVocabulary::tokenize(std::string_view text, bool add_spe
     return tokens;
 }
 
-std::string LlamaVocabulary::detokenize(const std::vector<Token> & tokens, bool render_special) const {
-    std::string text(tokens.size() * 6 + 16, '\0');
+std::string LlamaVocabulary::text_of(Token token, bool render_special) const {
+    std::string text(piece(token));
+    if (render_special && text.empty()) {
+        text.resize(32);
+        fill(text, [&](char * out, int32_t size) { return llama_token_to_piece(vocab_, token, out, size, 0, true); });
+    }
+    return text;
+}
+
+std::string LlamaVocabulary::first_text(Token token, bool render_special) const {
+    std::string text(32, '\0');
     fill(text, [&](char * out, int32_t size) {
-        return llama_detokenize(vocab_, tokens.data(), static_cast<int32_t>(tokens.size()), out, size, false,
-                                render_special);
+        return llama_detokenize(vocab_, &token, 1, out, size, false, render_special);
     });
+    return text;
+}
+
+std::string LlamaVocabulary::detokenize(const std::vector<Token> & tokens, bool render_special) const {
+    // The first token goes through llama.cpp, which drops the space that SentencePiece puts before a text. The rest
+    // is the plain sum of pieces, as in a stream: llama_detokenize() would also move spaces around punctuation for
+    // some models, and a whole text would then differ from the same text streamed.
+    std::string text;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+        if (tokens[i] < 0 || tokens[i] >= size()) {
+            throw Error(ErrorCode::invalid_request, "A token id is outside the vocabulary.", "tokens");
+        }
+        text += i == 0 ? first_text(tokens[i], render_special) : text_of(tokens[i], render_special);
+    }
     return text;
 }
 

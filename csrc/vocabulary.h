@@ -24,6 +24,9 @@ public:
     const llama_vocab * native() const override { return vocab_; }
 
 private:
+    std::string text_of(Token token, bool render_special) const;
+    std::string first_text(Token token, bool render_special) const;
+
     const llama_vocab * vocab_;
     std::string         bytes_;    // all pieces, end to end
     std::vector<size_t> offsets_;  // piece t is bytes_[offsets_[t], offsets_[t + 1])
