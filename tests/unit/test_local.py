@@ -4,12 +4,13 @@ import signal
 import threading
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from fake_core import MEMORY, FakeCore
 from inferno import errors
 from inferno.engine.embedding import PART
 from inferno.engine.local import LocalEngine
-from inferno.request import Delta, EmbeddingRequest, Finish, Request, TextPrompt
+from inferno.request import Delta, EmbeddingRequest, Event, Finish, Request, TextPrompt
 
 pytestmark = pytest.mark.anyio
 
@@ -194,6 +195,30 @@ def test_a_thread_that_is_done_passes_the_lead_on() -> None:
     core.step()
     threads[1].join()
     assert results == ["a ", "b b b "]
+
+
+def test_a_leading_thread_notices_what_others_drained() -> None:
+    engine, core = make(runs_by_itself=False)
+    generation = engine.submit_now(request("a", max_tokens=1))
+    texts: list[str] = []
+    waiting = threading.Event()
+    wait_for_events = engine._lead.wait_for_events
+
+    def wait() -> None:
+        waiting.set()
+        wait_for_events()
+
+    engine._lead.wait_for_events = wait  # type: ignore[method-assign]
+    thread = threading.Thread(target=lambda: texts.append(engine.result(generation).text))
+    with engine._draining:  # the leader may see the events but not have them
+        thread.start()
+        waiting.wait()
+        core.step()
+        core.step()
+        events = core.drain()
+    engine._streams.feed(msgspec.convert(events, list[Event]))
+    thread.join()
+    assert texts == ["a "]
 
 
 def test_an_interrupt_cancels_what_is_waited_for() -> None:

@@ -14,7 +14,7 @@ from inferno.request import EngineStats
 
 pytestmark = pytest.mark.anyio
 
-SIZES = {"small": 10, "medium": 30, "large": 60, "huge": 1000}
+SIZES = {"small": 10, "new": 25, "medium": 30, "large": 60, "other": 60, "huge": 1000}
 
 
 @pytest.fixture(autouse=True)
@@ -216,22 +216,16 @@ async def test_the_least_recently_used_idle_model_makes_room() -> None:
     world = World()
     for model_id in ("small", "medium", "small", "large"):  # 10 + 30 + 60 fill the pool
         await world.use(model_id)
-    SIZES["new"] = 25
-    try:
-        await world.use("new")
-        assert world.loaded == {"small", "large", "new"}
-        assert world.factory.alive <= 100
-    finally:
-        del SIZES["new"]
+    await world.use("new")
+    assert world.loaded == {"small", "large", "new"}
+    assert world.factory.alive <= 100
 
 
 async def test_a_busy_model_is_never_unloaded() -> None:
     world = World()
     async with world.pool.lease("large") as lease:
         with pytest.raises(errors.ServiceUnavailable) as caught:
-            SIZES["other"] = 60
             await world.use("other")
-        del SIZES["other"]
         assert caught.value.details == {"needed_bytes": 60, "available_bytes": 40, "retry_after": 10}
         assert lease.engine.state == "ready"
     assert world.loaded == {"large"}
@@ -263,12 +257,8 @@ async def test_loads_under_way_count() -> None:
     world.factory.may_start.clear()
     first = asyncio.create_task(world.use("large"))
     await settle()
-    SIZES["other"] = 60
-    try:
-        with pytest.raises(errors.ServiceUnavailable):
-            await world.use("other")
-    finally:
-        del SIZES["other"]
+    with pytest.raises(errors.ServiceUnavailable):
+        await world.use("other")
     world.factory.may_start.set()
     await first
 
@@ -289,21 +279,17 @@ async def test_a_model_that_is_on_its_way_out_is_waited_for() -> None:
     engine.may_close.clear()
     unloading = asyncio.create_task(world.pool.unload("large"))
     await engine.closing.wait()
-    SIZES["other"] = 60
-    try:
-        loading = asyncio.create_task(world.use("other"))
-        await settle()
-        assert len(world.factory.started) == 1
-        engine.may_close.set()
-        await asyncio.gather(unloading, loading)
-        assert world.factory.alive == 60
-    finally:
-        del SIZES["other"]
+    loading = asyncio.create_task(world.use("other"))
+    await settle()
+    assert len(world.factory.started) == 1
+    engine.may_close.set()
+    await asyncio.gather(unloading, loading)
+    assert world.factory.alive == 60
 
 
 async def test_a_new_model_cannot_be_taken_from_those_who_waited_for_it() -> None:
     world = World(max_loaded=1)
-    await asyncio.gather(*(world.use(model_id) for model_id in ("small", "medium") * 1))
+    await asyncio.gather(world.use("small"), world.use("medium"))
     assert len(world.factory.started) == 2
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import msgspec
 import pytest
 from fake_core import INFO, FakeCore
@@ -26,11 +28,9 @@ def request(*prompts: Prompt, **fields: object) -> Request:
 
 def refusal(request: Request | EmbeddingRequest, **info: object) -> errors.InvalidRequest:
     submitter, core = make(**info)
+    submit: Any = submitter.submit if isinstance(request, Request) else submitter.submit_embeddings
     with pytest.raises(errors.InvalidRequest) as caught:
-        if isinstance(request, Request):
-            submitter.submit(request)
-        else:
-            submitter.submit_embeddings(request)
+        submit(request)
     assert core.open_ids == []
     return caught.value
 

@@ -35,7 +35,7 @@ async def estimate_memory(path: Path, options: Mapping[str, Any]) -> dict[str, i
         stdin=PIPE,
         stdout=PIPE,
         stderr=DEVNULL,
-        env=worker_environment(os.environ),  # noqa: TID251 - handed to the child, not read
+        env=worker_environment(os.environ),
         start_new_session=True,
     )
     question = msgspec.json.encode((str(path), dict(options)))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import select
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -58,9 +60,7 @@ class LocalEngine:
         self._submitter = Submitter(core, self.info)
         self._streams = Streams()
         self._draining = threading.Lock()  # events are handed out in the order they are drained
-        self._leader = _Leadership()
-        self._poll = select.poll()
-        self._poll.register(core.wake_fd, select.POLLIN)
+        self._lead = _Lead(core.wake_fd)
         self._waiting: Counter[asyncio.AbstractEventLoop] = Counter()  # each item is its own loop's business
         self._closed = False
 
@@ -166,18 +166,20 @@ class LocalEngine:
         return job
 
     def _wait(self, stream: SequenceStream) -> None:
-        bell = threading.Event()
-        with self._leader.candidate(bell):
-            while not stream.ring_when_ready(bell.set):
-                if self._leader.take():
+        """Block until `stream` has something to take or has ended."""
+        with self._lead.candidate() as waiter:
+            while True:
+                if self._lead.take(waiter):
                     try:
-                        self._poll.poll()  # a signal interrupts it, unlike a wait in C++
-                        self._hand_out()
+                        while not stream.ring_when_ready(waiter.ring):
+                            self._lead.wait_for_events()
+                            self._hand_out()
+                        return
                     finally:
-                        self._leader.give_up()
-                else:
-                    bell.wait()
-                    bell.clear()
+                        self._lead.give_up()
+                if stream.ring_when_ready(waiter.ring):
+                    return
+                waiter.wait()
 
     # ---- both ---------------------------------------------------------------------------------------------------
 
@@ -186,32 +188,79 @@ class LocalEngine:
             self._streams.feed(msgspec.convert(self._core.drain(), _EVENTS))
 
 
-class _Leadership:
-    """Of the threads that wait, at most one leads. When it stops, another one is woken to take over."""
+class _Lead:
+    """Of the threads that wait, at most one leads: it waits for the engine, the others for it. When it stops, another
+    one is woken to take over."""
 
-    def __init__(self) -> None:
-        self._leading = threading.Lock()
+    def __init__(self, wake_fd: int) -> None:
+        self._taken = threading.Lock()
         self._lock = threading.Lock()
-        self._candidates: set[threading.Event] = set()  # guarded by _lock
+        self._candidates: set[_Waiter] = set()  # guarded by _lock
+        self._leader: _Waiter | None = None  # written by whoever holds _taken
+        # Ends the leader's wait when somebody else has drained what it waits for.
+        self._interrupt_fd, interrupting_fd = os.pipe()
+        self._interrupting_fd = interrupting_fd
+        os.set_blocking(self._interrupt_fd, False)
+        os.set_blocking(interrupting_fd, False)
+        weakref.finalize(self, _close, self._interrupt_fd, interrupting_fd)
+        self._poll = select.poll()
+        self._poll.register(wake_fd, select.POLLIN)
+        self._poll.register(self._interrupt_fd, select.POLLIN)
 
     @contextlib.contextmanager
-    def candidate(self, bell: threading.Event) -> Iterator[None]:
-        """Inside, `bell` may ring to say that the lead is free."""
+    def candidate(self) -> Iterator[_Waiter]:
+        """Inside, the waiter is also rung when the lead is free."""
+        waiter = _Waiter(self)
         with self._lock:
-            self._candidates.add(bell)
+            self._candidates.add(waiter)
         try:
-            yield
+            yield waiter
         finally:
-            self._pass_on(bell)
+            with self._lock:
+                self._candidates.discard(waiter)
+                if self._candidates and not self._taken.locked():
+                    next(iter(self._candidates)).ring()
 
-    def take(self) -> bool:
-        return self._leading.acquire(blocking=False)
+    def take(self, waiter: _Waiter) -> bool:
+        if not self._taken.acquire(blocking=False):
+            return False
+        self._leader = waiter
+        return True
 
     def give_up(self) -> None:
-        self._leading.release()
+        self._leader = None
+        self._taken.release()
 
-    def _pass_on(self, leaving: threading.Event) -> None:
-        with self._lock:
-            self._candidates.discard(leaving)
-            if self._candidates and not self._leading.locked():
-                next(iter(self._candidates)).set()
+    def wait_for_events(self) -> None:
+        """Until the engine has events or the leader is rung. A signal interrupts it, unlike a wait in C++."""
+        for descriptor, _ in self._poll.poll():
+            if descriptor == self._interrupt_fd:
+                os.read(self._interrupt_fd, 4096)
+
+    def interrupt(self, waiter: _Waiter) -> None:
+        if self._leader is waiter:
+            with contextlib.suppress(BlockingIOError):  # full: it is readable already
+                os.write(self._interrupting_fd, b"x")
+
+
+class _Waiter:
+    """One thread that waits. May be rung from any thread, also before it waits."""
+
+    def __init__(self, lead: _Lead) -> None:
+        self._lead = lead
+        self._thread = threading.get_ident()
+        self._rung = threading.Event()
+
+    def ring(self) -> None:
+        self._rung.set()
+        if threading.get_ident() != self._thread:
+            self._lead.interrupt(self)
+
+    def wait(self) -> None:
+        self._rung.wait()
+        self._rung.clear()
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
