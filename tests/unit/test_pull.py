@@ -475,6 +475,14 @@ def test_remove(tmp_path: Path, models: Path) -> None:
         remove("m", registry)
 
 
+def test_remove_all_parts(models: Path) -> None:
+    models.mkdir()
+    for name in ("a-00001-of-00002.gguf", "a-00002-of-00002.gguf", "a-00002-of-00003.gguf", "b.gguf"):
+        (models / name).write_bytes(MODEL)
+    remove("a", Registry(models))
+    assert _visible(models) == ["a-00002-of-00003.gguf", "b.gguf"]
+
+
 def test_the_catalogue_is_well_formed() -> None:
     for model_id, entry in catalogue().items():
         assert model_id.islower()

@@ -29,7 +29,7 @@ import msgspec
 from inferno import errors
 from inferno.models import preflight
 from inferno.models.catalogue import CatalogueEntry, catalogue
-from inferno.models.registry import Registry, is_valid_id
+from inferno.models.registry import Registry, is_valid_id, parts_of
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 4
@@ -81,13 +81,17 @@ def pull(
 
 
 def remove(model_id: str, registry: Registry) -> Path:
-    """Delete a model's file and return its path. Raises ModelNotFound; InvalidRequest for an alias to elsewhere."""
+    """Delete a model's file (of a split model all) and return its path.
+
+    Raises ModelNotFound; InvalidRequest for an alias.
+    """
     path = next((path for path in registry.files() if registry.id_of(path) == model_id), None)
     if path is None:
         if model_id in registry.aliases:
             raise errors.InvalidRequest(f"{model_id} is an alias; remove it from the configuration.", field="model")
         raise errors.ModelNotFound(f"Model '{model_id}' not found", available_models=registry.ids())
-    path.unlink()
+    for part in parts_of(path):
+        part.unlink(missing_ok=True)
     return path
 
 

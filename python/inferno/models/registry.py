@@ -2,11 +2,12 @@
 
 A file `name.gguf` in the models directory is the model `name`; `org/name.gguf` is `org/name`. An alias is a further
 id, written by the operator, for a file (relative to the models directory, or anywhere by absolute path) or for
-another id. An alias wins over a file of the same name.
+another id. An alias wins over a file of the same name. The parts `name-00001-of-0000N.gguf` are one model, `name`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import stat
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,8 @@ _MAX_DEPTH = 3
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One available model. `created` is the file's modification time in Unix seconds."""
+    """One available model. `created` is the file's modification time in Unix seconds; of a split model `path` is the
+    first part, and `size_bytes` the size of all."""
 
     id: str
     name: str
@@ -40,43 +42,51 @@ def is_valid_id(model_id: str) -> bool:
     return len(segments) <= _MAX_DEPTH and all(_SEGMENT.fullmatch(segment) for segment in segments)
 
 
+_Stamp = tuple[tuple[int, int], ...]
+
+
 class Registry:
     """Looks at the directory anew on every call, so that a new file is there at once; headers are cached."""
 
     def __init__(self, models_dir: Path, aliases: Mapping[str, str] | None = None) -> None:
         self.models_dir = models_dir
         self.aliases = dict(aliases or {})
-        self._infos: dict[tuple[Path, int, int], ModelInfo | errors.InvalidRequest] = {}
+        self._infos: dict[Path, tuple[_Stamp, ModelInfo | errors.InvalidRequest]] = {}
 
     def entries(self) -> list[ModelEntry]:
         """All usable models, by id."""
-        found = [self._entry_or_none(model_id) for model_id in self.ids()]
-        return [entry for entry in found if entry is not None]
+        found = []
+        files = self._scan()
+        for model_id in sorted({*self.aliases, *files}):
+            with contextlib.suppress(errors.InvalidRequest):
+                if entry := self._entry(model_id, files):
+                    found.append(entry)
+        return found
 
     def ids(self) -> list[str]:
-        return sorted({*self.aliases, *(self.id_of(path) for path in self.files())})
+        return sorted({*self.aliases, *self._scan()})
 
     def get(self, model_id: str) -> ModelEntry:
         """Raises ModelNotFound for an unknown id, InvalidRequest for a file that is no model."""
-        return self._entry(model_id, self._resolve(model_id))
+        if entry := self._entry(model_id, self._scan()):
+            return entry
+        shown = model_id if len(model_id) <= 128 and model_id.isprintable() else "?"
+        available = [entry.id for entry in self.entries()]
+        raise errors.ModelNotFound(f"Model '{shown}' not found", available_models=available)
 
     def problems(self) -> dict[str, str]:
         """Id -> why its file is not usable."""
         found: dict[str, str] = {}
-        for model_id in self.ids():
+        files = self._scan()
+        for model_id in sorted({*self.aliases, *files}):
             try:
-                self.get(model_id)
-            except errors.InfernoError as error:
+                if self._entry(model_id, files) is None:
+                    found[model_id] = "There is no such file."
+            except errors.InvalidRequest as error:
                 found[model_id] = error.message
         return found
 
     # ---- inside -------------------------------------------------------------------------------------------------
-
-    def _entry_or_none(self, model_id: str) -> ModelEntry | None:
-        try:
-            return self.get(model_id)
-        except errors.InfernoError:
-            return None
 
     def files(self) -> Iterator[Path]:
         """The models' files in the models directory (of a split model, its first)."""
@@ -101,46 +111,69 @@ class Registry:
         relative = path.relative_to(self.models_dir.resolve()).with_suffix("").as_posix()
         return _SPLIT.sub("", relative)
 
-    def _resolve(self, model_id: str, seen: frozenset[str] = frozenset()) -> Path:
+    def _scan(self) -> dict[str, Path]:
+        return {self.id_of(path): path for path in self.files()}
+
+    def _find(self, model_id: str, files: Mapping[str, Path], seen: frozenset[str] = frozenset()) -> Path | None:
         if model_id in self.aliases and model_id not in seen:
             target = self.aliases[model_id]
             if target.endswith(".gguf"):
                 return self.models_dir / Path(target).expanduser()
-            return self._resolve(target, seen | {model_id})
-        if is_valid_id(model_id):
-            for path in self.files():
-                if self.id_of(path) == model_id:
-                    return path
-        shown = model_id if len(model_id) <= 128 and model_id.isprintable() else "?"
-        raise errors.ModelNotFound(f"Model '{shown}' not found", available_models=self.ids())
+            return self._find(target, files, seen | {model_id})
+        return files.get(model_id)
 
-    def _entry(self, model_id: str, path: Path) -> ModelEntry:
-        try:
-            status = path.stat()
-        except OSError:
-            raise errors.ModelNotFound(f"Model '{model_id}' not found", available_models=self.ids()) from None
-        info = self._info(path, status.st_mtime_ns, status.st_size)
+    def _entry(self, model_id: str, files: Mapping[str, Path]) -> ModelEntry | None:
+        """None when there is no such file; raises InvalidRequest when it is no model."""
+        path = self._find(model_id, files)
+        stamp = _stamp(path) if path else ()
+        if path is None or not stamp:
+            return None
+        info = self._info(path, stamp)
         return ModelEntry(
             id=model_id,
             name=info.name or _prettified(model_id),
             path=path,
-            size_bytes=status.st_size,
-            created=int(status.st_mtime),
+            size_bytes=sum(size for _, size in stamp),
+            created=stamp[0][0] // 10**9,
             info=info,
         )
 
-    def _info(self, path: Path, mtime_ns: int, size: int) -> ModelInfo:
-        key = (path, mtime_ns, size)
-        if key not in self._infos:
-            try:
-                preflight.check(path)
-                self._infos[key] = msgspec.convert(_core.inspect_model(str(path)), ModelInfo)
-            except errors.InvalidRequest as error:
-                self._infos[key] = error
-        info = self._infos[key]
+    def _info(self, path: Path, stamp: _Stamp) -> ModelInfo:
+        known = self._infos.get(path)
+        if known is None or known[0] != stamp:
+            known = self._infos[path] = (stamp, _inspected(path))
+        info = known[1]
         if isinstance(info, errors.InvalidRequest):
             raise errors.InvalidRequest(info.message, **info.details)
         return info
+
+
+def _inspected(path: Path) -> ModelInfo | errors.InvalidRequest:
+    try:
+        preflight.check(path)
+        return msgspec.convert(_core.inspect_model(str(path)), ModelInfo)
+    except errors.InvalidRequest as error:
+        return error
+
+
+def parts_of(path: Path) -> list[Path]:
+    """All files of the model whose (first) file is `path`, whether they are there or not."""
+    split = _SPLIT.search(path.stem)
+    count = int(split[2]) if split else 1
+    if split is None or not 1 < count <= preflight.MAX_PARTS:
+        return [path]
+    stem = path.stem[: split.start()]
+    return [path.with_name(f"{stem}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+
+
+def _stamp(path: Path) -> _Stamp:
+    """(modification time in ns, size) of each part that is there: what must change when the model does."""
+    found = []
+    for part in parts_of(path):
+        with contextlib.suppress(OSError):
+            status = part.stat()
+            found.append((status.st_mtime_ns, status.st_size))
+    return tuple(found)
 
 
 def _prettified(model_id: str) -> str:
