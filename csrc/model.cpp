@@ -63,6 +63,10 @@ public:
         if (batch.rows.empty()) {
             return DecodeStatus::ok;
         }
+        // One call for generated and prompt rows together. Two calls took as long (0.99 and 1.05 of one, with 64 and 256
+        // prompt rows beside 8 generated ones): streams split them into the same passes either way. A gap in the slots
+        // costs a pass (1.2 times the time); closing it with an idle slot's row gained 14% at 15 slots, 6% at 7, and
+        // lost 13% at 2, so gaps are the scheduler's to avoid.
         llama_batch_ext_clear(batch_.get());
         for (const BatchRow & row : batch.rows) {
             add_row(batch_.get(), row.slot, row.position, row.token, row.want_logits);
