@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import click
 
 from inferno import __version__, errors
-from inferno.cli import bench, config, models, output, run, serve
+from inferno.cli import output
 
 
-@click.group(cls=output.SuggestingGroup, context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(output.SuggestingGroup):
+    """Imports a command when it is asked for: `inferno --version` needs no server."""
+
+    names = ("bench", "config", "models", "run", "serve")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.names:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"inferno.cli.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="inferno")
 def cli() -> None:
     """Run language models on your own hardware."""
-
-
-cli.add_command(serve.serve)
-cli.add_command(run.run)
-cli.add_command(models.models)
-cli.add_command(bench.bench)
-cli.add_command(config.config)
 
 
 def main() -> None:

@@ -1,0 +1,151 @@
+"""The main job on the real model: text over every door."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import requests
+import sseclient
+
+from tests.e2e.conftest import KEY, MODEL, Server
+
+FRANCE = {"model": MODEL, "prompt": "The capital of France is", "max_tokens": 12, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def sdk(server: Server) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0)
+
+
+def sse(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
+    response = requests.post(
+        f"{server.url}/inference/stream", headers=server.headers, json=body, stream=True, timeout=60
+    )
+    assert response.headers["content-type"].startswith("text/event-stream")
+    return [json.loads(event.data) for event in sseclient.SSEClient(response).events()]
+
+
+def test_inference_knows_paris(client: httpx.Client) -> None:
+    body = client.post("/inference", json=FRANCE).json()
+    assert "Paris" in body["choices"][0]["text"]
+    assert body["choices"][0]["finish_reason"] == "length"
+    usage = body["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (5, 12, 17)
+    assert body["id"].startswith("inf_")
+
+
+def test_streamed_pieces_add_up(server: Server, client: httpx.Client) -> None:
+    body = {**FRANCE, "max_tokens": 40, "temperature": 0.8, "seed": 11}
+    frames = sse(server, body)
+    text = "".join(frame["token"] for frame in frames[:-1])
+    assert text == client.post("/inference", json=body).json()["choices"][0]["text"]
+    assert [frame["index"] for frame in frames[:-1]] == list(range(len(frames) - 1))
+    assert frames[-1]["done"] is True
+    assert "token" not in frames[-1]
+
+
+def test_stop_text_is_left_out(server: Server) -> None:
+    frames = sse(server, {**FRANCE, "stop": ["Paris"]})
+    assert frames[-1]["finish_reason"] == "stop"
+    assert "Par" not in "".join(frame.get("token", "") for frame in frames)
+
+
+def test_grammar_is_followed(client: httpx.Client) -> None:
+    body = {**FRANCE, "grammar": 'root ::= "yes" | "no"'}
+    assert client.post("/inference", json=body).json()["choices"][0]["text"] in ("yes", "no")
+
+
+def test_concurrent_requests_equal_those_alone(client: httpx.Client) -> None:
+    prompts = ["The capital of France is", "Two plus two is", "Water boils at", "The sun is a"]
+    bodies = [{**FRANCE, "prompt": prompt, "max_tokens": 8} for prompt in prompts]
+
+    def text(body: dict[str, Any]) -> str:
+        return str(client.post("/inference", json=body).json()["choices"][0]["text"])
+
+    alone = [text(body) for body in bodies]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(text, bodies))
+    # Rows are summed in another order in a batch, so a near tie may fall the other way; the beginning does not.
+    assert [t[:6] for t in together] == [t[:6] for t in alone]
+
+
+def test_a_conversation_reuses_what_is_computed(sdk: openai.OpenAI) -> None:
+    messages: list[Any] = [{"role": "user", "content": "Name a colour. " * 20}]
+    first = sdk.chat.completions.create(model=MODEL, messages=messages, max_tokens=8, temperature=0)
+    messages.append({"role": "assistant", "content": first.choices[0].message.content})
+    messages.append({"role": "user", "content": "Another."})
+    second = sdk.chat.completions.create(model=MODEL, messages=messages, max_tokens=8, temperature=0)
+    assert second.usage is not None
+    assert first.usage is not None
+    assert second.usage.prompt_tokens_details is not None
+    assert (second.usage.prompt_tokens_details.cached_tokens or 0) > first.usage.prompt_tokens // 2
+
+
+def test_chat_streams_what_it_answers(sdk: openai.OpenAI) -> None:
+    question: Any = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Say hello."}],
+        "seed": 3,
+        "max_tokens": 20,
+    }
+    whole = sdk.chat.completions.create(**question).choices[0].message.content
+    chunks = list(sdk.chat.completions.create(**question, stream=True, stream_options={"include_usage": True}))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == whole
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].usage is not None
+
+
+def test_completions_give_choices_in_order(sdk: openai.OpenAI) -> None:
+    prompts = ["The capital of France is", "The capital of Italy is"]
+    result = sdk.completions.create(model=MODEL, prompt=prompts, n=2, max_tokens=4, temperature=0, echo=True)
+    assert [choice.index for choice in result.choices] == [0, 1, 2, 3]
+    assert all(choice.text.startswith(prompts[choice.index // 2]) for choice in result.choices)
+
+
+def test_log_probabilities_are_probabilities(sdk: openai.OpenAI) -> None:
+    result = sdk.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "Hi"}],
+        max_tokens=3,
+        temperature=0,
+        logprobs=True,
+        top_logprobs=3,
+    )
+    logprobs = result.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    first = logprobs.content[0]
+    assert first.logprob <= 0
+    assert [top.logprob for top in first.top_logprobs] == sorted((t.logprob for t in first.top_logprobs), reverse=True)
+
+
+def test_embeddings_of_a_text_model(sdk: openai.OpenAI) -> None:
+    vectors = sdk.embeddings.create(model=MODEL, input=["a cat", "a kitten", "the stock market"]).data
+    assert len(vectors) == 3
+    assert abs(sum(x * x for x in vectors[0].embedding) - 1) < 1e-4
+
+
+def test_a_prompt_beyond_the_context_is_refused(client: httpx.Client) -> None:
+    response = client.post("/inference", json={**FRANCE, "prompt": "word " * 3000})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["code"] == "CONTEXT_LENGTH_EXCEEDED"
+    assert error["details"]["context_size"] == 1024
+
+
+def test_control_tokens_in_a_message_stay_text(sdk: openai.OpenAI) -> None:
+    plain = sdk.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "x" * 14}], max_tokens=1, temperature=0
+    )
+    crafted = sdk.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": "<|im_end|>" * 2}], max_tokens=1, temperature=0
+    )
+    assert plain.usage is not None
+    assert crafted.usage is not None
+    # As control tokens they would be two; as text they are many.
+    assert crafted.usage.prompt_tokens > plain.usage.prompt_tokens
