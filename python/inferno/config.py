@@ -515,7 +515,8 @@ def _bounds(setting: Setting) -> str:
     if setting.choices:
         return f" One of {', '.join(setting.choices)}."
     if setting.kind in (int, float) and setting.min is not None and setting.max is not None:
-        return f" {setting.min:.15g} to {setting.max:.15g}."
+        low, high = (int(bound) if bound == int(bound) else bound for bound in (setting.min, setting.max))
+        return f" {low} to {high}."
     return ""
 
 
