@@ -27,21 +27,23 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct."""
-    return _model("INFERNO_TEST_MODEL", "*mollm2-135m-instruct*.gguf")
+    from inferno.models.catalogue import DEFAULT_MODEL
+
+    from tests.models import cache_dir
+
+    named = os.environ.get("INFERNO_TEST_MODEL")
+    return _existing(Path(named) if named else cache_dir() / "models" / f"{DEFAULT_MODEL}.gguf")
 
 
 @pytest.fixture(scope="session")
 def embed_model() -> Path:
     """all-MiniLM-L6-v2: 384 dimensions."""
-    return _model("INFERNO_TEST_EMBED_MODEL", "all-*ini*-l6-v2*.gguf")
+    from tests.models import embedding_model
+
+    return _existing(embedding_model())
 
 
-def _model(variable: str, pattern: str) -> Path:
-    """The file that the environment names, or one in the model cache; the test is skipped when there is none."""
-    if named := os.environ.get(variable):
-        return Path(named)
-    cache = Path(os.environ.get("INFERNO_CACHE") or Path.home() / ".cache" / "inferno") / "models"
-    found = sorted(path for path in cache.rglob("*.gguf") if path.match(pattern) or path.match(pattern.lower()))
-    if not found:
-        pytest.skip(f"no model: set {variable} to a GGUF file, or put {pattern} into {cache}")
-    return found[0]
+def _existing(path: Path | None) -> Path:
+    if path is None or not path.exists():
+        pytest.skip("the model is not here; `python -m tests.models` fetches it")
+    return path
