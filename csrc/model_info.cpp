@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "error.h"
+#include "llama_loading.h"
 #include "model.h"
 #include "text_stream.h"
 
@@ -166,6 +167,7 @@ bool generates(const Metadata & metadata, const ModelInfo & info) {
 }  // namespace
 
 ModelInfo inspect_model(const std::string & path) {
+    start_llama();  // for its messages to go where ours go
     ggml_context *                                raw_tensors = nullptr;
     const gguf_init_params                        params{true, &raw_tensors};
     const std::unique_ptr<gguf_context, FreeGguf> gguf(gguf_init_from_file(path.c_str(), params));
