@@ -8,6 +8,7 @@ its prompt:
     boom      cannot be tokenised: an unexpected exception
     broken    ends in an error after its first word
     die       the process dies of SIGKILL while it is being submitted; in a worker only
+    garbled   says something that cannot be sent
     environ   the names of the environment's variables
     fds       what the process has open
 """
@@ -208,7 +209,8 @@ class FakeCore:
 
     def _advance(self, sequence: _Sequence) -> bool:
         if sequence.said < len(sequence.words):
-            self._say((0, sequence.id, sequence.words[sequence.said], 1, []))
+            said = sequence.words[sequence.said]
+            self._say((0, sequence.id, object() if said == "garbled" else said, 1, []))
             sequence.said += 1
         elif sequence.prompt == "hang":
             return False
@@ -234,7 +236,7 @@ def _words(sequence: _Sequence) -> list[str]:
         return [" ".join(os.environ)]
     if sequence.prompt == "fds":
         return [" ".join(os.listdir("/proc/self/fd"))]
-    if sequence.prompt in ("hang", "broken"):
+    if sequence.prompt in ("hang", "broken", "garbled"):
         return [sequence.prompt]
     words = sequence.prompt.split(" ")
     return [words[i % len(words)] + " " for i in range(sequence.sampling.get("max_tokens", 3))]

@@ -298,6 +298,15 @@ async def test_a_restart_that_does_not_load_counts_as_a_crash(tmp_path: Path) ->
         await until(lambda: engine.state == "ready")
 
 
+async def test_a_worker_that_loses_a_thread_is_replaced() -> None:
+    time = ManualTime()
+    async with worker(time) as engine:
+        with pytest.raises(errors.InferenceFailed):
+            await text(engine, "garbled")
+        await time.until_sleeping(0.5)
+        assert engine.last_error == "The worker process ended: exit status 1."
+
+
 async def test_closing_while_restarting() -> None:
     time = ManualTime()
     async with worker(time) as engine:

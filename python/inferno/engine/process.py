@@ -61,7 +61,14 @@ class WorkerProcess(asyncio.Protocol):
                 env=environment,
                 start_new_session=True,  # Ctrl-C in the terminal is the parent's business
             )
-        _, worker = await asyncio.get_running_loop().create_unix_connection(lambda: cls(process, receive), sock=ours)
+        try:
+            loop = asyncio.get_running_loop()
+            _, worker = await loop.create_unix_connection(lambda: cls(process, receive), sock=ours)
+        except BaseException:
+            ours.close()
+            process.kill()
+            process.wait()
+            raise
         return worker
 
     @property

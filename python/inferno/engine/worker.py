@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -58,6 +59,7 @@ class WorkerEngine:
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._path = path
+        self._name = Path(path).stem  # for the log
         self._options = dict(options)
         self._restarts = Restarts(policy)
         self._patience = patience
@@ -228,7 +230,8 @@ class WorkerEngine:
             watcher.cancel()
         self._load_s = self._clock() - started
         self._asked_at = None
-        self._state = "ready"
+        if self._state != "closed":
+            self._state = "ready"
         return process
 
     async def _supervise(self, process: WorkerProcess | None) -> None:
@@ -248,25 +251,25 @@ class WorkerEngine:
         self._process = None
         self._state = "restarting"
         self.last_error = f"The worker process ended: {manner}."
-        log.error("worker process ended: %s; %d sequences lost", manner, len(self._streams))
+        log.error("%s: the worker process ended: %s; %d sequences lost", self._name, manner, len(self._streams))
         self._streams.fail_all(ErrorInfo("INFERENCE_FAILED", "The model's worker process ended unexpectedly."))
 
     async def _restarted(self, lived_s: float) -> WorkerProcess | None:
         while (delay := self._restarts.after_crash(self._clock(), lived_s)) is not None:
             self._retry_at = self._clock() + delay
-            log.warning("starting the worker process again in %.1f s", delay)
+            log.warning("%s: starting the worker process again in %.1f s", self._name, delay)
             await self._sleep(delay)
             try:
                 process = await self._launch()
             except errors.InfernoError as error:
                 self.last_error = error.message
-                log.warning("the worker process did not start: %s", error.message)
+                log.warning("%s: the worker process did not start: %s", self._name, error.message)
                 lived_s = 0.0
             else:
                 self.restarts += 1
                 return process
         self._state = "failed"
-        log.error("the worker process failed too often and is not started again")
+        log.error("%s: the worker process failed too often and is not started again", self._name)
         return None
 
     async def _watch(self, process: WorkerProcess) -> None:
@@ -282,14 +285,14 @@ class WorkerEngine:
             finally:
                 timer.cancel()
             if not answer.done():
-                log.error("the worker process does not answer; it is killed")
+                log.error("%s: the worker process does not answer; it is killed", self._name)
                 process.kill()
                 return
             self._asked_at = None
             if answer.exception() is not None:
                 return
             if progress.stalled_s(answer.result(), self._clock()) > self._patience.stall_s:
-                log.error("the worker process is stuck; it is killed")
+                log.error("%s: the worker process is stuck; it is killed", self._name)
                 process.kill()
                 return
 

@@ -66,9 +66,9 @@ class Worker:
             case frames.Load(path, options):
                 _in_thread(self._load, path, options)
             case frames.Submit(call, request):
-                self._tokenizers.submit(self._accept, call, lambda to: to.submit(request))
+                self._tokenizers.submit(_or_exit, self._accept, call, lambda to: to.submit(request))
             case frames.Embed(call, inputs, first):
-                self._tokenizers.submit(self._accept, call, lambda to: to.submit_embeddings(inputs, first))
+                self._tokenizers.submit(_or_exit, self._accept, call, lambda to: to.submit_embeddings(inputs, first))
             case frames.Cancel(sequence_ids):
                 if self._core is not None:
                     self._core.cancel(sequence_ids)
@@ -137,7 +137,17 @@ class Worker:
 
 
 def _in_thread(function: Callable[..., None], *arguments: Any) -> None:
-    threading.Thread(target=function, args=arguments, daemon=True).start()
+    threading.Thread(target=_or_exit, args=(function, *arguments), daemon=True).start()
+
+
+def _or_exit(function: Callable[..., None], *arguments: Any) -> None:
+    """A worker that lost one of its threads would be deaf or dumb: let it be replaced instead."""
+    try:
+        function(*arguments)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def settle_in() -> None:
@@ -152,15 +162,10 @@ def settle_in() -> None:
 def run(descriptor: int, open_core: OpenCore) -> None:
     """Serve on the inherited socket, then leave without waiting for anything: the model's memory goes at once."""
     settle_in()
-    status = 0
-    try:
-        with socket.socket(fileno=descriptor) as connection:
-            Worker(connection, open_core).serve()
-    except Exception:
-        traceback.print_exc()
-        status = 1
+    with socket.socket(fileno=descriptor) as connection:
+        _or_exit(Worker(connection, open_core).serve)
     sys.stderr.flush()
-    os._exit(status)
+    os._exit(0)
 
 
 def _open_quietly(path: str, options: dict[str, Any], progress: Callable[[float], bool] | None) -> Core:
