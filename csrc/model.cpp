@@ -288,8 +288,15 @@ std::unique_ptr<Model> load_model(const std::string & path, const EngineOptions 
     validate(options);
     start_llama();
     ModelInfo           info      = inspect_model(path);
+    if (!info.can_generate && !info.can_embed) {
+        refuse("The model is of a kind that is not supported: it neither generates text nor embeds.");
+    }
     const EngineOptions effective = effective_options(options, info);
     llama_model_params  params    = model_params(effective);
+    // Read, not memory-mapped: weights that are repacked for the CPU would stay in memory twice (measured with a Q4_0
+    // file of 78 MB: 181 MB resident mapped, 123 MB read; no difference for Q4_1, which is not repacked). It is also
+    // what estimate_memory() counts.
+    params.load_mode        = LLAMA_LOAD_MODE_NONE;
     bool                cancelled = false;
     const LoadProgress  watched   = [&](float fraction) {
         cancelled = progress && !progress(fraction);

@@ -25,7 +25,14 @@ struct FreeGgml {
 
 constexpr size_t kMaxShownString = 1024;
 
-constexpr std::array<std::string_view, 4> kEncoderOnly = {"t5encoder", "gemma-embedding", "eurobert", "llama-embed"};
+// Encoders without "bert" in their name. They need the whole input in one pass and pooling inside the model (one has
+// dense layers behind it), which is_encoder() does not arrange for them yet: refused rather than embedded wrongly.
+constexpr std::array<std::string_view, 3> kUnsupportedEncoders = {"t5encoder", "gemma-embedding", "llama-embed"};
+
+bool is_unsupported_encoder(std::string_view architecture) {
+    return std::find(kUnsupportedEncoders.begin(), kUnsupportedEncoders.end(), architecture) !=
+           kUnsupportedEncoders.end();
+}
 
 // A file may hold any bytes; what leaves here is valid UTF-8.
 std::string clean(const std::string & bytes) {
@@ -158,8 +165,7 @@ void read_tensors(const ggml_context * tensors, ModelInfo & info) {
 
 // Generating needs causal attention over the model's own output; models made for embedding say how they pool.
 bool generates(const Metadata & metadata, const ModelInfo & info) {
-    const bool encoder = info.architecture.find("bert") != std::string::npos ||
-                         std::find(kEncoderOnly.begin(), kEncoderOnly.end(), info.architecture) != kEncoderOnly.end();
+    const bool encoder = info.architecture.find("bert") != std::string::npos || is_unsupported_encoder(info.architecture);
     return !encoder && metadata.flag(info.architecture + ".attention.causal", true) &&
            (info.pooling.empty() || info.pooling == "none");
 }
@@ -192,7 +198,7 @@ ModelInfo inspect_model(const std::string & path) {
     }
     read_tensors(tensors.get(), info);
     info.can_generate = generates(metadata, info);
-    info.can_embed    = info.pooling != "rank";
+    info.can_embed    = info.pooling != "rank" && !is_unsupported_encoder(info.architecture);
     info.description  = info.architecture + " " + size_label(info.n_params) + " " + info.quantization;
     return info;
 }

@@ -244,7 +244,6 @@ TEST(generating_model_embeds_too) {
     if (Model * model = generator()) {
         CHECK(model->info().can_embed);
         const auto before = generated(*model, kFrance, 4);
-        // The second input is longer than one pass and the third shares the last pass with it.
         const std::vector<std::vector<Token>> inputs = {tokens_of(*model, kFrance), tokens_of(*model, kCount)};
         const auto                            together = model->embed(inputs);
         for (size_t i = 0; i < inputs.size(); ++i) {
