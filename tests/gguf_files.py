@@ -375,6 +375,7 @@ _CHANGES: dict[str, _Change] = {
     "vocabulary_numbers": _with("tokenizer.ggml.tokens", array(I32, [1, 2, 3, 4])),
     "vocabulary_text": _with("tokenizer.ggml.tokens", scalar(STRING, "a")),
     "vocabulary_repeats": _with("tokenizer.ggml.tokens", array(STRING, ["<unk>", "<s>", "<0x0A>", "<s>"])),
+    "vocabulary_repeats_to_nul": _with("tokenizer.ggml.tokens", array(STRING, ["<unk>", "<s>", "<0x0A>", "<s>\0"])),
     "vocabulary_repeats_unnamed": _with("tokenizer.ggml.tokens", array(STRING, ["", "<s>", "<0x0A>", "[EMPTY_0]"])),
     "byte_token_negative": _vocabulary("<0x-1>"),
     "byte_token_not_hex": _vocabulary("<0xZZ>"),

@@ -406,8 +406,8 @@ def _check_vocabulary(header: _Header) -> None:
         _fail("it has no vocabulary")
     if sum(map(len, header.tokens)) > MAX_VOCABULARY_BYTES:
         _fail("its vocabulary is too large")
-    # An empty token gets a name from llama.cpp, which asserts that in the end all are different.
-    named = (token or b"[EMPTY_%d]" % i for i, token in enumerate(header.tokens))
+    # llama.cpp asserts that all are different, after it has cut each at a NUL and named the empty ones.
+    named = (token.partition(b"\0")[0] or b"[EMPTY_%d]" % i for i, token in enumerate(header.tokens))
     if len(set(named)) != count:
         _fail("a token occurs twice in its vocabulary")
     _check_vocabulary_arrays(header, count)
