@@ -288,9 +288,18 @@ async def test_a_model_that_is_on_its_way_out_is_waited_for() -> None:
 
 
 async def test_a_new_model_cannot_be_taken_from_those_who_waited_for_it() -> None:
-    world = World(max_loaded=1)
-    await asyncio.gather(world.use("small"), world.use("medium"))
-    assert len(world.factory.started) == 2
+    world = World()
+    load = world.pool._begin(FakeRegistry().get("small"), {})
+    complete, idle = load.complete, []
+
+    def watched(slot: Any) -> None:
+        complete(slot)
+        idle.append(slot.idle)
+
+    load.complete = watched  # type: ignore[method-assign]
+    await world.use("small")
+    assert idle == [False]
+    assert world.pool.statuses()["small"].leases == 0
 
 
 # ---- loading and unloading by hand ----------------------------------------------------------------------------------

@@ -174,6 +174,7 @@ async def test_a_caller_that_leaves_while_submitting_leaves_no_work() -> None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await until(lambda: not engine._streams._expected)
+        await until(lambda: len(engine._streams) == 0)
         assert (await engine.stats()).running == 0
 
 
