@@ -366,6 +366,8 @@ _CHANGES: dict[str, _Change] = {
     "experts_1025": _with("llama.expert_count", scalar(U32, 1025)),
     "experts_none_used": _with("llama.expert_count", scalar(U32, 8)),
     "experts_too_many_used": _with("llama.expert_used_count", scalar(U32, 2)),
+    "epsilon_negative": _with("llama.attention.layer_norm_rms_epsilon", scalar(F32, -1e-5)),
+    "epsilon_nan": _with("llama.attention.layer_norm_rms_epsilon", scalar(F32, float("nan"))),
     "nextn_layers": _with("llama.nextn_predict_layers", scalar(U32, 2)),
     "rope_scaling_unknown": _with("llama.rope.scaling.type", scalar(STRING, "sideways")),
     "tokenizer_missing": _without("tokenizer.ggml.model"),
