@@ -362,8 +362,9 @@ def _check_sizes(header: _Header, prefix: str) -> None:
     layers = header.integer(prefix + "block_count") or 0
     if not 0 <= (header.integer(prefix + "nextn_predict_layers") or 0) <= layers:
         _fail(f"{prefix}nextn_predict_layers is out of range")
-    for key, value in header.values.items():
-        if key.startswith(prefix) and key.endswith("_epsilon") and not (isinstance(value, float) and 0 <= value <= 1):
+    for key, epsilon in header.values.items():
+        of_ours = key.startswith(prefix) and key.endswith("_epsilon")
+        if of_ours and not (isinstance(epsilon, float) and 0 <= epsilon <= 1):
             _fail(f"{_shown(key)} is out of range")
     scaling = header.values.get(prefix + "rope.scaling.type", b"none")
     if scaling not in (b"none", b"linear", b"yarn", b"longrope"):
