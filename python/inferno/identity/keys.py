@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
 import secrets
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +21,7 @@ _KEY_FILE = "api-key"
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """`salt` separates what callers may share of each other's cached prompts."""
+    """`salt`, 64 bits, separates what callers may share of each other's cached prompts."""
 
     id: str
     permissions: frozenset[str]
@@ -31,11 +33,11 @@ class KeyRing:
 
     def __init__(self, key: str | None) -> None:
         """`key` None admits everybody; the settings allow that on loopback only."""
-        self._digest = _digest(key) if key is not None else None
+        self._digest = None if key is None else _digest(key)
         self._salt_key = secrets.token_bytes(32)
 
     def authenticate(self, headers: Mapping[str, str]) -> Caller:
-        """The caller that the headers name. Raises AuthenticationFailed."""
+        """The caller that the headers (with names in lower case) name. Raises AuthenticationFailed."""
         if self._digest is None:
             return self._caller("anonymous")
         key = presented_key(headers)
@@ -55,21 +57,38 @@ def presented_key(headers: Mapping[str, str]) -> str | None:
     scheme, _, value = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and value.strip():
         return value.strip()
-    return headers.get("x-api-key") or None
+    return headers.get("x-api-key", "").strip() or None
 
 
 def stored_key(data_dir: Path) -> tuple[str, bool]:
-    """The key kept in `data_dir` for this machine's own use (mode 0600), and whether it was made just now."""
+    """The key kept in `data_dir` for this machine's own use (mode 0600), and whether it was made just now.
+
+    Of several processes that start at once all get the same key. Raises ServiceUnavailable when it cannot be kept.
+    """
     path = data_dir / _KEY_FILE
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip(), False
-    key = f"inf_{secrets.token_hex(4)}_{secrets.token_urlsafe(24)}"
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key + "\n")
-    return key, True
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        is_new = not path.exists() and _keep(path, f"inf_{secrets.token_hex(4)}_{secrets.token_urlsafe(24)}")
+        key = path.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise errors.ServiceUnavailable(f"The API key cannot be kept in {data_dir}: {error}.") from None
+    if not key:
+        raise errors.ServiceUnavailable(f"{path} is empty; delete it to have a new key made.")
+    return key, is_new
+
+
+def _keep(path: Path, key: str) -> bool:
+    """Put `key` at `path` unless something is there already; readers never see half of it."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key + "\n")
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+            return True
+    finally:
+        os.unlink(temporary)
+    return False
 
 
 def _digest(key: str) -> bytes:

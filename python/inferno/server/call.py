@@ -1,4 +1,4 @@
-"""One HTTP call as the handlers see it."""
+"""One HTTP call as the handlers see it, and an answer."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from inferno.identity.keys import Caller
-from inferno.server.body import Body, parse_json, read_body
+from inferno.server.body import Body, read_body
 from inferno.server.services import Services
+from inferno.server.strict_json import parse_json
 
 T = TypeVar("T")
 
 
+class SlowReader(ConnectionError):
+    """The client is there but has not read for too long."""
+
+
 class Call:
-    """`caller` is None on public routes. `request_id` is also the `X-Request-ID` of the answer."""
+    """`caller` is None on public routes."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, services: Services, caller: Caller | None) -> None:
         self.scope = scope
@@ -27,7 +31,8 @@ class Call:
         self.send = send
         self.services = services
         self.caller = caller
-        self.headers = Headers(scope=scope)
+        #: Set by who writes a stream, before its last bytes: from then on a "disconnect" is only the end.
+        self.answered = False
 
     @property
     def path_params(self) -> dict[str, str]:
@@ -43,28 +48,30 @@ class Call:
         data = await read_body(self.scope, self.receive, self.services.settings.server.max_body_bytes)
         return parse_json(data) if data.strip() else None
 
-    async def disconnected(self) -> None:
-        """Return when the client has gone. Requires: the body has been read."""
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
-
     async def unless_disconnected(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which is cancelled when the client goes away; raises ClientDisconnect then."""
+        """The result of `work`, which is cancelled when the client goes away; raises ClientDisconnect then.
+
+        Requires: the body has been read.
+        """
         task = asyncio.ensure_future(work)
-        watch = asyncio.ensure_future(self.disconnected())
+        watch = asyncio.ensure_future(self._disconnected())
         try:
             await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
+            if not task.done() and not self.answered:
                 raise ClientDisconnect
-            return task.result()
+            return await task
         finally:
             for running in (task, watch):
                 running.cancel()
             await asyncio.gather(task, watch, return_exceptions=True)
 
+    async def _disconnected(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
 
 class Answer(msgspec.Struct, frozen=True):
-    """A response that is not streamed."""
+    """A response that is not streamed. `content` is bytes, or a value to be encoded as JSON."""
 
     content: Any
     status: int = 200
@@ -72,8 +79,10 @@ class Answer(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
 
     async def write(self, send: Send, *, head: bool = False) -> None:
+        """Write headers and body, or for `head` the headers that the body would have."""
         data = self.content if isinstance(self.content, bytes) else msgspec.json.encode(self.content)
-        raw = {"content-type": self.media_type, "content-length": str(len(data)), **self.headers}
+        described = {"content-type": self.media_type, "content-length": str(len(data))} if self.status != 204 else {}
+        raw = {**described, "cache-control": "no-store", **self.headers}
         headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in raw.items()]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if head else data})

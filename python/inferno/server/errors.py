@@ -25,6 +25,8 @@ STATUS: dict[str, int] = {
     "SERVICE_UNAVAILABLE": 503,
 }
 
+#: All that a client learns of a bug of ours; the log has the rest.
+UNEXPECTED = "Something went wrong inside the server."
 #: OpenAI's `type` for a status.
 _OPENAI_TYPE = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -40,13 +42,15 @@ def envelope(error: errors.InfernoError, request_id: str, *, openai: bool) -> di
     if error.code == "RATE_LIMIT_EXCEEDED":
         inner["retry_after"] = error.details.get("retry_after", 1)
     if openai:
-        inner |= {"type": openai_type(error), "param": error.details.get("field")}
+        inner |= openai_error(error)
     return {"error": inner, "request_id": request_id, "timestamp": timestamp()}
 
 
-def openai_type(error: errors.InfernoError) -> str:
+def openai_error(error: errors.InfernoError) -> dict[str, Any]:
+    """OpenAI's four keys; `code` is the API document's."""
     status = STATUS[error.code]
-    return _OPENAI_TYPE.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    kind = _OPENAI_TYPE.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"message": error.message, "type": kind, "param": error.details.get("field"), "code": error.code}
 
 
 def headers(error: errors.InfernoError) -> dict[str, str]:
@@ -56,6 +60,8 @@ def headers(error: errors.InfernoError) -> dict[str, str]:
         result["WWW-Authenticate"] = "Bearer"
     if STATUS[error.code] in (429, 503):
         result["Retry-After"] = str(error.details.get("retry_after", 1))
+    if error.code == "TIMEOUT":
+        result["X-Should-Retry"] = "false"  # OpenAI's clients would wait for as long again, twice
     if "allow" in error.details:
         result["Allow"] = str(error.details["allow"])
     return result

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -15,42 +17,48 @@ from inferno.identity.keys import KeyRing, stored_key
 from inferno.models.pool import ModelPool
 from inferno.models.registry import Registry
 from inferno.server.app import create_app
+from inferno.server.protocol import GuardedProtocol
 from inferno.server.services import Services
 
-_MAX_HEADER_BYTES = 64 * 1024
+log = logging.getLogger(__name__)
+
+#: How long an idle connection is kept: longer than clients keep theirs, or they meet a closed one.
+_KEEP_ALIVE_S = 30
+#: How long connections get to take in their last bytes once everything has been cancelled.
+_LAST_WORDS_S = 2
 #: Called once the server answers, with its address, the key to use (None without authentication), and whether
 #: that key was made just now.
 Ready = Callable[[str, str | None, bool], None]
 
 
 def serve(settings: Settings, ready: Ready) -> None:
-    """Serve until SIGTERM or SIGINT, then let running requests finish for the drain time; a second signal ends at
-    once. Raises InvalidRequest for settings that are unsafe, ServiceUnavailable when the address is taken."""
+    """Serve until SIGTERM or SIGINT. Then nothing new is begun, /readyz says 503 and what runs may go on for
+    `server.drain_s` seconds; a second signal ends at once.
+
+    Raises InvalidRequest for settings that are unsafe, ServiceUnavailable when the address is taken.
+    """
     if not settings.auth.enabled and not is_loopback(settings.server.host):
         raise errors.InvalidRequest("Authentication can be off on a loopback address only.", field="auth.enabled")
     key, is_new = _key(settings)
     registry = Registry(settings.models.dir, settings.models.aliases)
     services = Services(settings, registry, ModelPool(registry, settings), KeyRing(key))
-    listeners = _listen(settings.server.host, settings.server.port)
-    host, port = settings.server.host, listeners[0].getsockname()[1]
-    shown = "localhost" if is_loopback(host) else host
-    config = uvicorn.Config(
-        create_app(services),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-        timeout_graceful_shutdown=max(1, round(settings.server.drain_s)),
-        lifespan="on",
-        ws="none",
-    )
-    server = _Server(config, services.pool, lambda: ready(f"http://{shown}:{port}", key, is_new))
+    services.metrics.know(registry.ids())
+    run(services, lambda url: ready(url, key, is_new))
+
+
+def run(services: Services, ready: Callable[[str], None]) -> None:
+    """Serve built services. `ready` is called with the address once they answer."""
+    server_settings = services.settings.server
+    listeners = _listen(server_settings.host, server_settings.port)
+    shown = "localhost" if is_loopback(server_settings.host) else server_settings.host
+    url = f"http://{shown}:{listeners[0].getsockname()[1]}"
+    server = Server(services, lambda: ready(url))
     try:
         server.run(sockets=listeners)
     finally:
         for listener in listeners:
             listener.close()
-    if server.failed_to_start:
+    if not server.started:
         raise errors.ServiceUnavailable("The server did not start; see the log.")
 
 
@@ -86,19 +94,51 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, pool: ModelPool, ready: Callable[[], None]) -> None:
+class Server(uvicorn.Server):
+    """uvicorn, with an end in two steps: it goes on answering while it drains, so that those who ask learn why
+    they are turned away, and it exits with status 0."""
+
+    def __init__(self, services: Services, ready: Callable[[], None] = lambda: None) -> None:
+        config = uvicorn.Config(
+            create_app(services),
+            http=GuardedProtocol,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_LAST_WORDS_S,
+            lifespan="on",
+        )
         super().__init__(config)
-        self._pool = pool
+        self._pool = services.pool
+        self._drain_s = services.settings.server.drain_s
         self._ready = ready
-        self.failed_to_start = False
+        self._drained_by: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self.failed_to_start = not self.started
         if self.started:
             self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._pool.begin_closing()  # /readyz says so from now on
-        super().handle_exit(sig, frame)
+        """Unlike the base class, does not send the signal on to this process at the end."""
+        if self._drained_by is None:
+            self._pool.begin_closing()
+            self._drained_by = time.monotonic() + self._drain_s
+        else:
+            self.force_exit = self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if self._drained_by is not None and not self.should_exit:
+            await self._drain()
+        return await super().on_tick(counter)
+
+    async def _drain(self) -> None:
+        if not self.server_state.tasks:
+            self.should_exit = True
+        elif self._drained_by is not None and time.monotonic() >= self._drained_by:
+            log.warning("%d requests did not end in time and are cut off", len(self.server_state.tasks))
+            self.should_exit = True
+            await self._pool.close(0.0)  # their streams end with an error that says so

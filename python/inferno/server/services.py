@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, field
 
@@ -22,3 +23,8 @@ class Services:
     metrics: Metrics = field(default_factory=Metrics)
     version: str = __version__
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def fingerprint(self) -> str:
+        """OpenAI's `system_fingerprint`: changes when the program does."""
+        return "fp_" + hashlib.sha256(self.version.encode()).hexdigest()[:10]

@@ -1,30 +1,32 @@
 """Server-sent events: one generation to one client.
 
-https://html.spec.whatwg.org/multipage/server-sent-events.html: every frame is `data: ` and one line of JSON and ends
-with a blank line; comment lines keep idle connections open.
+https://html.spec.whatwg.org/multipage/server-sent-events.html: a frame is `data: `, one line of JSON and a blank
+line; lines that begin with a colon are comments, which keep a silent connection open.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 
 import msgspec
-from starlette.types import Send
+from starlette.requests import ClientDisconnect
 
 from inferno import errors
-from inferno.engine.generation import Generation, raise_for
-from inferno.request import Event, Finish
-from inferno.server.call import Call
+from inferno.engine.generation import Generation, raise_for, total_usage
+from inferno.request import Event, Finish, FinishReason, Usage
+from inferno.server.call import Call, SlowReader
 from inferno.server.dialects.base import Frame, Renderer
-from inferno.telemetry.metrics import Metrics
+from inferno.server.errors import UNEXPECTED
+from inferno.telemetry.metrics import Observation
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+_COMMENT = b": keep-alive\n\n"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -35,90 +37,91 @@ def encode_frames(frames: Iterable[Frame]) -> bytes:
     )
 
 
-class EventStream:
-    """Writes a generation as it comes. A client that goes away, or does not read for too long, cancels it."""
+def refuse_cancelled(reason: FinishReason) -> None:
+    """Over HTTP a client cancels by leaving; a text that was cancelled otherwise was cut off by us."""
+    if reason == "cancelled":
+        message = "The text was cut off: the model was unloaded or the server is stopping."
+        raise errors.ServiceUnavailable(message, retry_after=1)
 
-    def __init__(self, call: Call, generation: Generation, renderer: Renderer, started: float) -> None:
+
+class EventStream:
+    """Writes a generation as it comes. Whatever arrives while a write waits for the client becomes one write."""
+
+    def __init__(
+        self, call: Call, generation: Generation, renderer: Renderer, observed: Observation, began: float
+    ) -> None:
         self._call = call
         self._generation = generation
         self._renderer = renderer
-        self._started = started
-        self._metrics: Metrics = call.services.metrics
-        self._settings = call.services.settings.server
-        self._gone = False
+        self._observed = observed
+        self._began = began
+        self._keepalive_s = call.services.settings.server.keepalive_s
+        self._usages: dict[int, Usage] = {}
+        self._loop = asyncio.get_running_loop()
+        self._last_write = self._loop.time()
+        self._silent = False
+        self._timer = self._loop.call_later(self._keepalive_s, self._check_silence)
 
-    async def run(self) -> list[Finish]:
-        """Returns how the sequences ended (fewer than all when the client did not stay). Raises what ended them."""
-        watch = asyncio.create_task(self._watch())
+    async def run(self) -> None:
+        """Raises, after reporting it to the client, what ended the text early. Leaving in any way cancels it."""
         try:
             await self._call.send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-            return await self._write()
-        except TimeoutError:
-            return []  # the reader is stuck; leaving the response unfinished closes the connection
-        finally:
-            self._generation.cancel()
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        await self._call.disconnected()
-        self._gone = True
-        self._generation.cancel()
-        self._generation.nudge()
-
-    async def _write(self) -> list[Finish]:
-        ends: list[Finish] = []
-        await self._send(self._renderer.opening())
-        try:
-            async for frames in self._batches(ends):
-                await self._send(frames)
-            await self._send(self._renderer.closing(self._elapsed_ms()))
-        except errors.InfernoError as error:
-            await self._send([self._renderer.error(error)])
-            await self._send([], more=False)
+            await self._write_all()
+        except (ClientDisconnect, SlowReader):
             raise
-        await self._send([], more=False)
-        return ends
-
-    async def _batches(self, ends: list[Finish]) -> AsyncIterator[list[Frame]]:
-        keepalive = self._settings.keepalive_s
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(keepalive, self._generation.nudge)
-        try:
-            while not self._gone:
-                events = self._generation.take()
-                if events:
-                    yield self._frames(events, ends)
-                elif self._generation.finished:
-                    return
-                else:
-                    await self._generation.arrived()
-                    if timer.when() <= loop.time():
-                        timer = loop.call_later(keepalive, self._generation.nudge)
-                        if not self._generation.has_events:
-                            await self._send_bytes(b": keep-alive\n\n")
+        except Exception as error:
+            shown = error if isinstance(error, errors.InfernoError) else errors.InternalError(UNEXPECTED)
+            await self._write_last([self._renderer.error(shown)])
+            raise
         finally:
-            timer.cancel()
+            self._timer.cancel()
+            self._generation.cancel()
 
-    def _frames(self, events: list[tuple[int, Event]], ends: list[Finish]) -> list[Frame]:
+    async def _write_all(self) -> None:
+        generation = self._generation
+        await self._write(encode_frames(self._renderer.opening()))
+        while not generation.exhausted:
+            if events := generation.take():
+                await self._deliver(events)
+            elif self._silent:
+                await self._write(_COMMENT)
+            else:
+                await generation.arrived()
+        usages = [self._usages[index] for index in sorted(self._usages)]
+        self._observed.usage(total_usage(usages, generation.request.n))
+        await self._write_last(self._renderer.closing(round((time.perf_counter() - self._began) * 1000)))
+
+    async def _deliver(self, events: list[tuple[int, Event]]) -> None:
         frames: list[Frame] = []
-        for index, event in events:
-            if isinstance(event, Finish):
-                raise_for(event)
-                self._metrics.observe_finish(event)
-                ends.append(event)
-            frames.extend(self._renderer.event(index, event))
-        return frames
+        try:
+            for index, event in events:
+                if isinstance(event, Finish):
+                    self._note_end(index, event)
+                frames.extend(self._renderer.event(index, event))
+        finally:  # text that came together with an error is still text
+            await self._write(encode_frames(frames))
 
-    def _elapsed_ms(self) -> int:
-        return round((time.perf_counter() - self._started) * 1000)
+    def _note_end(self, index: int, finish: Finish) -> None:
+        raise_for(finish)
+        refuse_cancelled(finish.reason)
+        self._observed.sequence(finish.timings, finish.usage)
+        self._usages[index] = finish.usage
 
-    async def _send(self, frames: Iterable[Frame], more: bool = True) -> None:
-        data = encode_frames(frames)
-        if data or not more:
-            await self._send_bytes(data, more)
+    def _check_silence(self) -> None:
+        now = self._loop.time()
+        if now - self._last_write >= self._keepalive_s:
+            self._silent = True
+            self._generation.nudge()
+            self._timer = self._loop.call_later(self._keepalive_s, self._check_silence)
+        else:
+            self._timer = self._loop.call_at(self._last_write + self._keepalive_s, self._check_silence)
 
-    async def _send_bytes(self, data: bytes, more: bool = True) -> None:
-        send: Send = self._call.send
-        async with asyncio.timeout(self._settings.stream_write_timeout_s):
-            await send({"type": "http.response.body", "body": data, "more_body": more})
+    async def _write(self, data: bytes) -> None:
+        if data:
+            await self._call.send({"type": "http.response.body", "body": data, "more_body": True})
+            self._last_write = self._loop.time()
+            self._silent = False
+
+    async def _write_last(self, frames: Iterable[Frame]) -> None:
+        self._call.answered = True
+        await self._call.send({"type": "http.response.body", "body": encode_frames(frames), "more_body": False})

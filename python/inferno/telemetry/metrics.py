@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from inferno.request import EngineStats, Finish, Usage
+from inferno import errors
+from inferno.request import EngineStats, Timings, Usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _DURATIONS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BETWEEN_TOKENS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+#: The label of requests whose model is none of ours: clients do not choose label values.
+_OTHER = "other"
 
-_COUNTERS = frozenset(
-    {
-        "steps_total",
-        "rows_total",
-        "prompt_tokens_total",
-        "cached_tokens_total",
-        "completion_tokens_total",
-        "preemptions_total",
-    }
-)
-#: EngineStats field -> (metric, help).
+#: EngineStats field -> (metric, help). Fields that end in _total are counters.
 _ENGINE_METRICS = {
     "running": ("inferno_engine_running_sequences", "Sequences being generated"),
     "waiting": ("inferno_engine_waiting_sequences", "Sequences waiting for a slot"),
@@ -39,56 +35,102 @@ _ENGINE_METRICS = {
     "completion_tokens_total": ("inferno_engine_completion_tokens", "Tokens sampled"),
     "preemptions_total": ("inferno_engine_preemptions", "Sequences that had to give up their slot"),
 }
+_GAUGES = frozenset(name for name in _ENGINE_METRICS if not name.endswith("_total")) | {"kv_tokens_total"}
 
 
 class Metrics:
-    """One server's metrics; label values are configured model ids only."""
+    """One server's metrics."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "inferno_inference_requests", "Total inference requests", ["model"], registry=self._registry
+        registry = self._registry = CollectorRegistry()
+        self._requests = Counter("inferno_inference_requests", "Total inference requests", ["model"], registry=registry)
+        self._failures = Counter(
+            "inferno_inference_failures", "Inference requests that failed", ["model", "code"], registry=registry
         )
-        self.failures = Counter(
-            "inferno_inference_failures", "Inference requests that failed", ["model", "code"], registry=self._registry
+        self._duration = Histogram(
+            "inferno_inference_duration_seconds", "Inference duration", buckets=_DURATIONS, registry=registry
         )
-        self.duration = Histogram(
-            "inferno_inference_duration_seconds", "Inference duration", buckets=_DURATIONS, registry=self._registry
-        )
-        self.tokens = Counter(
-            "inferno_tokens", "Tokens of finished requests", ["model", "kind"], registry=self._registry
-        )
-        self.first_token = Histogram(
+        self._tokens = Counter("inferno_tokens", "Tokens of finished requests", ["model", "kind"], registry=registry)
+        self._first_token = Histogram(
             "inferno_time_to_first_token_seconds",
             "From acceptance to the first token",
             buckets=_FIRST_TOKEN,
-            registry=self._registry,
+            registry=registry,
         )
-        self.between_tokens = Histogram(
+        self._between_tokens = Histogram(
             "inferno_inter_token_latency_seconds",
             "Mean time between the tokens of one text",
             buckets=_BETWEEN_TOKENS,
-            registry=self._registry,
+            registry=registry,
         )
+        self._models: set[str] = set()
 
-    def observe_usage(self, model: str, usage: Usage) -> None:
-        self.tokens.labels(model, "prompt").inc(usage.prompt_tokens)
-        self.tokens.labels(model, "completion").inc(usage.completion_tokens)
+    @contextlib.contextmanager
+    def inference(self, model: str) -> Iterator[Observation]:
+        """Around one request, whatever becomes of it. Only one that succeeds counts in the duration."""
+        observation = Observation(self, model)
+        began = time.perf_counter()
+        try:
+            yield observation
+        except BaseException as error:
+            self._failures.labels(self._label(model), _code(error)).inc()
+            raise
+        else:
+            self._duration.observe(time.perf_counter() - began)
+        finally:
+            self._requests.labels(self._label(model)).inc()
 
-    def observe_finish(self, finish: Finish) -> None:
-        """Latencies of one sequence that produced tokens."""
-        n = finish.usage.completion_tokens
-        if n == 0:
-            return
-        self.first_token.observe((finish.timings.queue_ms + finish.timings.prefill_ms) / 1000)
-        if n > 1:
-            self.between_tokens.observe(finish.timings.decode_ms / 1000 / (n - 1))
+    def _label(self, model: str) -> str:
+        return model if model in self._models else _OTHER
+
+    def know(self, models: Iterable[str]) -> None:
+        """These are models of ours: their names may be labels, and their counters begin at 0."""
+        for model in models:
+            self._models.add(model)
+            self._requests.labels(model)
+
+    def count_tokens(self, model: str, usage: Usage) -> None:
+        self._tokens.labels(self._label(model), "prompt").inc(usage.prompt_tokens)
+        self._tokens.labels(self._label(model), "completion").inc(usage.completion_tokens)
+
+    def observe_latencies(self, timings: Timings, n_tokens: int) -> None:
+        """Of one sequence. One that produced nothing has no latencies."""
+        if n_tokens > 0:
+            self._first_token.observe((timings.queue_ms + timings.prefill_ms) / 1000)
+        if n_tokens > 1:
+            self._between_tokens.observe(timings.decode_ms / 1000 / (n_tokens - 1))
 
     def render(self, stats: Mapping[str, EngineStats], loaded: Iterable[str], restarts: Mapping[str, int]) -> bytes:
         """The text exposition format, version 0.0.4."""
         engines = CollectorRegistry()
         engines.register(_EngineCollector(stats, loaded, restarts))
         return generate_latest(self._registry) + generate_latest(engines)
+
+
+class Observation:
+    """What one request tells the metrics while it runs."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._metrics = metrics
+        self._model = model
+
+    def admitted(self) -> None:
+        """The model exists and is loaded."""
+        self._metrics.know((self._model,))
+
+    def sequence(self, timings: Timings, usage: Usage) -> None:
+        self._metrics.observe_latencies(timings, usage.completion_tokens)
+
+    def usage(self, usage: Usage) -> None:
+        """Of the whole request."""
+        self._metrics.count_tokens(self._model, usage)
+
+
+def _code(error: BaseException) -> str:
+    """The error code, or CLIENT_LEFT for a client that hung up (its request is cancelled) or stopped reading."""
+    if isinstance(error, errors.InfernoError):
+        return error.code
+    return "CLIENT_LEFT" if isinstance(error, asyncio.CancelledError | ConnectionError) else "INTERNAL_ERROR"
 
 
 class _EngineCollector:
@@ -99,9 +141,7 @@ class _EngineCollector:
 
     def collect(self) -> Iterator[Metric]:
         for field, (name, help_text) in _ENGINE_METRICS.items():
-            family = (CounterMetricFamily if field in _COUNTERS else GaugeMetricFamily)(
-                name, help_text, labels=["model"]
-            )
+            family = (GaugeMetricFamily if field in _GAUGES else CounterMetricFamily)(name, help_text, labels=["model"])
             for model, stats in self._stats.items():
                 family.add_metric([model], float(getattr(stats, field)))
             yield family

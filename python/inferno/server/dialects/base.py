@@ -1,12 +1,12 @@
-"""What all dialects share: the sampling fields, and the shape of a renderer."""
+"""What all dialects share: the sampling fields, the shape of a renderer, log-probabilities as JSON numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
-from inferno import _core
+from inferno import _core, errors
 from inferno.errors import InfernoError
 from inferno.request import Event, Result, TokenLogprob, TopLogprob
 from inferno.server.body import Body
@@ -14,7 +14,7 @@ from inferno.server.body import Body
 #: Names of all sampling fields, from the engine's table.
 SAMPLING_FIELDS = frozenset(row["name"] for row in _core.sampling_fields())
 
-Frame = Mapping[str, Any] | str
+Frame: TypeAlias = Mapping[str, Any] | str
 
 
 class Renderer(Protocol):
@@ -41,16 +41,39 @@ class Renderer(Protocol):
         ...
 
 
-def sampling(body: Body, defaults: Mapping[str, Any], renamed: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The checked sampling fields of a body over a dialect's `defaults`; `renamed` maps its names to ours.
+def sampling(
+    body: Body,
+    defaults: Mapping[str, Any],
+    renamed: Mapping[str, str] | None = None,
+    instead: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The checked sampling fields of a body, over a dialect's `defaults`.
 
-    Raises InvalidRequest naming the field as the engine's table does.
+    `renamed` maps the dialect's names to ours and wins over ours. `instead` has fields of ours that the dialect
+    spells in its own way: they are not read from the body; None is not given. Raises InvalidRequest naming the
+    field as the client wrote it.
     """
-    given = body.only(SAMPLING_FIELDS)
-    for theirs, ours in (renamed or {}).items():
-        if body.has(theirs):
-            given[ours] = body.raw(theirs)
-    return _core.validate_sampling({**defaults, **given})
+    instead = instead or {}
+    written = {ours: theirs for theirs, ours in (renamed or {}).items() if body.has(theirs)}
+    fields = {**defaults, **body.only(SAMPLING_FIELDS - instead.keys())}
+    fields |= {ours: body.raw(theirs) for ours, theirs in written.items()}
+    fields |= {name: value for name, value in instead.items() if value is not None}
+    try:
+        return _core.validate_sampling(fields)
+    except errors.InvalidRequest as error:
+        if error.field not in written:
+            raise
+        theirs = written[error.field]
+        raise errors.InvalidRequest(error.message.replace(error.field, theirs, 1), field=theirs) from None
+
+
+def refuse_unsupported(body: Body, unsupported: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuse fields that would change the answer; ignoring them would be a lie. `unsupported` maps a field to the
+    values that ask for nothing; empty and false ones never do. Raises InvalidRequest."""
+    for key, harmless in unsupported.items():
+        value = body.raw(key)
+        if value and value not in harmless:
+            raise errors.InvalidRequest(f"{body.name(key)} is not supported yet.", field=body.name(key))
 
 
 def finite(logprob: float) -> float:
@@ -59,4 +82,12 @@ def finite(logprob: float) -> float:
 
 
 def token_text(token: TokenLogprob | TopLogprob) -> str:
+    """The token's text; bytes that are no whole character become U+FFFD."""
     return token.raw.decode("utf-8", "replace")
+
+
+def is_token_list(value: Any) -> bool:
+    """True for a list of one token id or more; whether the model has them is the engine's business."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(type(item) is int and 0 <= item < 1 << 31 for item in value)

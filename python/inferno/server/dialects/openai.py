@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
 from inferno import errors
 from inferno.engine.generation import total_usage
-from inferno.request import MAX_CHOICES, Delta, Event, Finish, Request, Usage
+from inferno.request import MAX_CHOICES, Delta, Event, Finish, FinishReason, Request, Usage, new_id
 from inferno.server.body import Body
 from inferno.server.dialects.base import Frame
-from inferno.server.errors import openai_type
+from inferno.server.errors import openai_error
 
 DEFAULTS: dict[str, Any] = {
     "temperature": 1.0,
@@ -29,6 +29,26 @@ DEFAULTS: dict[str, Any] = {
 #: To the end of the context: the engine clamps it.
 UNLIMITED_TOKENS = 2_000_000
 
+#: Fields of OpenAI and of servers like it that would change the text, and the values of each that do not.
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "response_format": ({"type": "text"},),
+    "reasoning_effort": ("none",),
+    "prediction": (),
+    # Extensions of other servers, sent with `extra_body`.
+    "structured_outputs": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "json_schema": (),
+    "prompt_logprobs": (),
+    "bad_words": (),
+    "use_beam_search": (),
+    "lora_adapter": (),
+}
+#: Names that other servers give to sampling fields of ours.
+RENAMED = {"repetition_penalty": "repeat_penalty"}
+
 
 class StreamOptions(msgspec.Struct, frozen=True):
     stream: bool
@@ -36,28 +56,24 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 
 def parse_stream(body: Body) -> StreamOptions:
+    """`continuous_usage_stats` is checked and no more: usage is known, and sent, at the end."""
     stream = body.flag("stream")
     options = body.object("stream_options")
     if options is None:
         return StreamOptions(stream)
     if not stream:
         raise errors.InvalidRequest("stream_options needs stream to be true.", field="stream_options")
+    options.flag("continuous_usage_stats")
     return StreamOptions(stream, options.flag("include_usage"))
+
+
+def completion_id(prefix: str) -> str:
+    """As in `chatcmpl-6f1c...`."""
+    return new_id(prefix).replace("_", "-", 1)
 
 
 def parse_n(body: Body) -> int:
     return body.integer("n", 1, 1, MAX_CHOICES)
-
-
-def not_supported(body: Body, key: str) -> NoReturn:
-    raise errors.InvalidRequest(f"{body.name(key)} is not supported.", field=body.name(key))
-
-
-def refuse_unsupported(body: Body, *keys: str) -> None:
-    """For fields that would change the answer: better refused than ignored. Empty and false values ask for nothing."""
-    for key in keys:
-        if body.raw(key):
-            not_supported(body, key)
 
 
 def usage_json(usage: Usage) -> dict[str, Any]:
@@ -69,8 +85,8 @@ def usage_json(usage: Usage) -> dict[str, Any]:
     }
 
 
-def reason_json(finish: Finish) -> str:
-    return "length" if finish.reason == "length" else "stop"
+def finish_reason(reason: FinishReason) -> str:
+    return "length" if reason == "length" else "stop"
 
 
 class ChunkRenderer(abc.ABC):
@@ -119,13 +135,7 @@ class ChunkRenderer(abc.ABC):
         yield "[DONE]"
 
     def error(self, error: errors.InfernoError) -> Frame:
-        inner = {
-            "message": error.message,
-            "type": openai_type(error),
-            "param": error.details.get("field"),
-            "code": error.code,
-        }
-        return {"error": inner}
+        return {"error": openai_error(error)}
 
     @abc.abstractmethod
     def delta_choice(self, index: int, delta: Delta) -> dict[str, Any]: ...

@@ -15,52 +15,60 @@ from inferno.request import (
     Result,
     TokenLogprob,
     TopLogprob,
-    new_id,
 )
 from inferno.server.body import Body
-from inferno.server.dialects.base import Frame, finite, sampling, token_text
+from inferno.server.dialects.base import Frame, finite, refuse_unsupported, sampling, token_text
 from inferno.server.dialects.openai import (
     DEFAULTS,
+    RENAMED,
     UNLIMITED_TOKENS,
+    UNSUPPORTED,
     ChunkRenderer,
-    not_supported,
+    completion_id,
+    finish_reason,
     parse_n,
-    reason_json,
-    refuse_unsupported,
     usage_json,
 )
 
-_ROLES = ("system", "developer", "user", "assistant", "tool")
+ROLES = ("system", "developer", "user", "assistant", "tool")
+TEXT_PARTS = ("text", "input_text")
+MAX_TOP_LOGPROBS = 20
+
+_UNSUPPORTED = {
+    **UNSUPPORTED,
+    "tools": (),
+    "tool_choice": ("none",),
+    "functions": (),
+    "function_call": ("none",),
+    "modalities": (["text"],),
+    "audio": (),
+    "web_search_options": (),
+    "verbosity": ("medium",),
+    "chat_template": (),
+    "chat_template_kwargs": (),
+    "continue_final_message": (),
+}
+_UNSUPPORTED_IN_MESSAGE: dict[str, tuple[Any, ...]] = {"tool_calls": (), "function_call": (), "audio": ()}
+_RENAMED = {**RENAMED, "max_completion_tokens": "max_tokens"}
 
 
 def parse(body: Body) -> Request:
-    refuse_unsupported(body, "tools", "functions", "function_call", "audio", "prediction", "web_search_options")
-    if body.raw("tool_choice") not in (None, "none", "auto"):
-        not_supported(body, "tool_choice")
-    if body.raw("modalities") not in (None, ["text"]):
-        not_supported(body, "modalities")
-    response_format = body.object("response_format")
-    if response_format is not None and response_format.text("type") != "text":
-        not_supported(body, "response_format")
-    defaults = {**DEFAULTS, "max_tokens": UNLIMITED_TOKENS}
-    renamed = {"max_completion_tokens": "max_tokens"}
+    refuse_unsupported(body, _UNSUPPORTED)
     return Request(
         model=body.text("model"),
         prompts=[ChatPrompt(_messages(body))],
-        sampling=sampling(_with_logprobs(body), defaults, renamed),
+        sampling=sampling(body, {**DEFAULTS, "max_tokens": UNLIMITED_TOKENS}, _RENAMED, {"logprobs": _logprobs(body)}),
         n=parse_n(body),
-        id=new_id("chatcmpl"),
+        id=completion_id("chatcmpl"),
     )
 
 
-def _with_logprobs(body: Body) -> Body:
+def _logprobs(body: Body) -> int | None:
     """This dialect asks with `logprobs: true` and `top_logprobs: N`; ours is the number."""
-    fields = {key: body.raw(key) for key in body.names if key not in ("logprobs", "top_logprobs")}
-    wanted = body.flag("logprobs")
-    top = body.integer("top_logprobs", 0, 0, 20)
+    wanted, top = body.flag("logprobs"), body.integer("top_logprobs", 0, 0, MAX_TOP_LOGPROBS)
     if body.has("top_logprobs") and not wanted:
         body.refuse("top_logprobs", "left out unless logprobs is true")
-    return Body({**fields, "logprobs": top} if wanted else fields)
+    return top if wanted else None
 
 
 def _messages(body: Body) -> list[Message]:
@@ -69,10 +77,9 @@ def _messages(body: Body) -> list[Message]:
 
 def _message(item: Body) -> Message:
     role = item.text("role")
-    if role not in _ROLES:
-        item.refuse("role", ", ".join(_ROLES[:-1]) + " or " + _ROLES[-1])
-    if item.raw("tool_calls"):
-        not_supported(item, "tool_calls")
+    if role not in ROLES:
+        item.refuse("role", ", ".join(ROLES[:-1]) + " or " + ROLES[-1])
+    refuse_unsupported(item, _UNSUPPORTED_IN_MESSAGE)
     return Message(role, _content(item, role))
 
 
@@ -87,7 +94,7 @@ def _content(item: Body, role: str) -> str:
 
 def _part(part: Body) -> str:
     kind = part.text("type")
-    if kind not in ("text", "input_text"):
+    if kind not in TEXT_PARTS:
         part.refuse("type", "text")
     return part.text("text")
 
@@ -101,7 +108,7 @@ class ChatRenderer(ChunkRenderer):
                 "index": choice.index,
                 "message": {"role": "assistant", "content": choice.text, "refusal": None},
                 "logprobs": self._logprobs(choice.logprobs),
-                "finish_reason": "length" if choice.finish_reason == "length" else "stop",
+                "finish_reason": finish_reason(choice.finish_reason),
             }
             for choice in result.choices
         ]
@@ -121,7 +128,7 @@ class ChatRenderer(ChunkRenderer):
         }
 
     def final_choice(self, index: int, finish: Finish) -> dict[str, Any]:
-        return {"index": index, "delta": {}, "logprobs": None, "finish_reason": reason_json(finish)}
+        return {"index": index, "delta": {}, "logprobs": None, "finish_reason": finish_reason(finish.reason)}
 
     def _logprobs(self, tokens: list[TokenLogprob]) -> dict[str, Any] | None:
         if self.request.sampling.get("logprobs", -1) < 0:

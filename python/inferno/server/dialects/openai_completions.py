@@ -16,73 +16,70 @@ from inferno.request import (
     TextPrompt,
     TokenLogprob,
     TokenPrompt,
-    new_id,
 )
 from inferno.server.body import Body
-from inferno.server.dialects.base import Frame, finite, sampling, token_text
+from inferno.server.dialects.base import Frame, finite, is_token_list, refuse_unsupported, sampling, token_text
 from inferno.server.dialects.openai import (
     DEFAULTS,
+    RENAMED,
+    UNSUPPORTED,
     ChunkRenderer,
     StreamOptions,
+    completion_id,
+    finish_reason,
     parse_n,
-    reason_json,
-    refuse_unsupported,
     usage_json,
 )
 
-_DEFAULT_MAX_TOKENS = 16
+DEFAULT_MAX_TOKENS = 16
+_UNSUPPORTED = {**UNSUPPORTED, "suffix": ()}
 
 
 def parse(body: Body) -> Request:
-    refuse_unsupported(body, "suffix")
+    refuse_unsupported(body, _UNSUPPORTED)
     n = parse_n(body)
-    if body.integer("best_of", n, 1, 20) != n:
+    if body.has("best_of") and body.raw("best_of") != n:
         body.refuse("best_of", "left out or equal to n")
-    _check_echo(body)
+    prompts = _prompts(body)
+    _check_echo(body, prompts)
     return Request(
         model=body.text("model"),
-        prompts=_prompts(body),
-        sampling=sampling(body, {**DEFAULTS, "max_tokens": _DEFAULT_MAX_TOKENS}),
+        prompts=prompts,
+        sampling=sampling(body, {**DEFAULTS, "max_tokens": DEFAULT_MAX_TOKENS}, RENAMED),
         n=n,
-        id=new_id("cmpl"),
+        id=completion_id("cmpl"),
     )
 
 
-def echo(body: Body) -> bool:
+def wants_echo(body: Body) -> bool:
+    """True when the answer begins with the prompt."""
     return body.flag("echo")
 
 
-def _check_echo(body: Body) -> None:
-    if not echo(body):
+def _check_echo(body: Body, prompts: list[Prompt]) -> None:
+    if not wants_echo(body):
         return
     if body.has("logprobs"):
-        raise errors.InvalidRequest("echo together with logprobs is not supported.", field="echo")
-    if not all(isinstance(prompt, TextPrompt) for prompt in _prompts(body)):
+        raise errors.InvalidRequest("echo together with logprobs is not supported yet.", field="echo")
+    if not all(isinstance(prompt, TextPrompt) for prompt in prompts):
         raise errors.InvalidRequest("echo is supported for prompts given as text.", field="echo")
 
 
 def _prompts(body: Body) -> list[Prompt]:
+    """A text, a list of token ids, or a list of texts and such lists."""
     value = body.raw("prompt")
-    if isinstance(value, str):
+    if isinstance(value, str) or is_token_list(value):
         return [_prompt(body, "prompt", value)]
-    items = body.items("prompt", 1 << 24)
-    if _is_token(items[0]):
-        return [_prompt(body, "prompt", items)]
-    if len(items) > MAX_PROMPTS:
-        body.refuse("prompt", f"a list of at most {MAX_PROMPTS} prompts")
+    items = body.items("prompt", MAX_PROMPTS)
     return [_prompt(body, f"prompt[{index}]", item) for index, item in enumerate(items)]
 
 
 def _prompt(body: Body, key: str, value: Any) -> Prompt:
     if isinstance(value, str) and value:
         return TextPrompt(value)
-    if isinstance(value, list) and value and all(_is_token(item) for item in value):
+    if is_token_list(value):
         return TokenPrompt(value)
     body.refuse(key, "a text that is not empty, or a list of token ids")
-
-
-def _is_token(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class CompletionRenderer(ChunkRenderer):
@@ -99,7 +96,7 @@ class CompletionRenderer(ChunkRenderer):
                 "text": self._head(choice.index) + choice.text,
                 "index": choice.index,
                 "logprobs": self._logprobs(choice.index, choice.logprobs),
-                "finish_reason": "length" if choice.finish_reason == "length" else "stop",
+                "finish_reason": finish_reason(choice.finish_reason),
             }
             for choice in result.choices
         ]
@@ -114,7 +111,7 @@ class CompletionRenderer(ChunkRenderer):
         return self._choice(index, delta.text, self._logprobs(index, delta.logprobs), None)
 
     def final_choice(self, index: int, finish: Finish) -> dict[str, Any]:
-        return self._choice(index, "", None, reason_json(finish))
+        return self._choice(index, "", None, finish_reason(finish.reason))
 
     @staticmethod
     def _choice(index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None) -> dict[str, Any]:

@@ -1,0 +1,26 @@
+"""POST /embeddings and /v1/embeddings: one shape for both."""
+
+from __future__ import annotations
+
+import msgspec
+
+from inferno.server.call import Answer, Call
+from inferno.server.dialects import embeddings as dialect
+
+
+async def embeddings(call: Call) -> Answer:
+    body = await call.body()
+    query = dialect.parse(body)
+    return await call.unless_disconnected(_embed(call, query))
+
+
+async def _embed(call: Call, query: dialect.Query) -> Answer:
+    timeout_s = call.services.settings.server.request_timeout_s
+    request = msgspec.structs.replace(query.request, timeout_s=timeout_s)
+    with call.services.metrics.inference(request.model) as observed:
+        async with call.services.pool.lease(request.model) as lease:
+            observed.admitted()
+            query.check_dimensions(lease.engine.info.n_embd)
+            result = await lease.engine.embed(request)
+        observed.usage(result.usage)
+    return Answer(dialect.render(result, query))

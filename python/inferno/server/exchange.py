@@ -1,0 +1,137 @@
+"""What holds for every request and answer: id, API version, host check, errors in the envelope, a line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from inferno import errors
+from inferno.request import new_id
+from inferno.server import cors
+from inferno.server.call import Answer, SlowReader
+from inferno.server.errors import STATUS, UNEXPECTED, envelope, headers
+from inferno.server.route import RouteSpec
+from inferno.server.services import Services
+
+log = logging.getLogger("inferno.access")
+
+API_VERSION = "1.0"
+_ACCEPTED_VERSIONS = ("1", "1.0", "v1")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+#: The status in the log for a client that left before its answer was complete.
+_CLIENT_LEFT = 499
+#: ASGI extension of our own protocol class: drops a connection without waiting for its reader.
+ABORT = "inferno.abort"
+
+
+class Exchanges:
+    """ASGI middleware, the only one: `app` may raise any exception."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await Exchange(scope, send, self._services).run(self._app, receive)
+        else:
+            await self._app(scope, receive, send)
+
+
+class Exchange:
+    """One request and its answer on the way out."""
+
+    def __init__(self, scope: Scope, send: Send, services: Services) -> None:
+        self._scope = scope
+        self._send = send
+        self._settings = services.settings.server
+        self._headers = Headers(scope=scope)
+        self._began = time.perf_counter()
+        given = self._headers.get("x-request-id", "")
+        self._request_id = given if _REQUEST_ID.fullmatch(given) else new_id("req")
+        self._status = 0
+
+    async def run(self, app: ASGIApp, receive: Receive) -> None:
+        try:
+            await self._answer(app, receive)
+        except (ClientDisconnect, SlowReader):
+            # Gone, or not reading: either way nobody will see more of the answer.
+            self._status = _CLIENT_LEFT
+            if abort := self._scope.get("extensions", {}).get(ABORT):
+                abort()
+        finally:
+            self._log()
+
+    async def _answer(self, app: ASGIApp, receive: Receive) -> None:
+        try:
+            self._check()
+            await app(self._scope, receive, self.send)
+        except (ClientDisconnect, SlowReader):
+            raise
+        except errors.InfernoError as error:
+            await self._fail(error)
+        except Exception:
+            log.exception("unexpected error", extra={"fields": {"request_id": self._request_id}})
+            await self._fail(errors.InternalError(UNEXPECTED))
+
+    def _check(self) -> None:
+        version = self._headers.get("api-version")
+        if version is not None and version.strip() not in _ACCEPTED_VERSIONS:
+            raise errors.InvalidRequest("The API version is not supported; this is 1.0.", field="API-Version")
+        if not self._names_us(self._headers.get("host", "localhost")):
+            raise errors.InvalidRequest("The Host header does not name this server.", field="Host")
+
+    def _names_us(self, host: str) -> bool:
+        """Against DNS rebinding: a web page under another name cannot talk to a server on the reader's machine."""
+        settings = self._settings
+        if settings.host in ("0.0.0.0", "::") and not settings.allowed_hosts:  # noqa: S104
+            return True
+        name = re.sub(r":\d+$", "", host).lower()
+        return name in _LOOPBACK_NAMES or name in (settings.host, f"[{settings.host}]", *settings.allowed_hosts)
+
+    async def send(self, message: Message) -> None:
+        """Raises SlowReader when the client has not read for `stream_write_timeout_s`."""
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            message = {**message, "headers": [*message["headers"], *self._own_headers()]}
+        try:
+            async with asyncio.timeout(self._settings.stream_write_timeout_s):
+                await self._send(message)
+        except TimeoutError:
+            raise SlowReader from None
+
+    def _own_headers(self) -> list[tuple[bytes, bytes]]:
+        spec: RouteSpec | None = getattr(self._scope.get("route"), "spec", None)
+        return [
+            (b"x-request-id", self._request_id.encode()),
+            (b"api-version", API_VERSION.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            *cors.headers(self._headers, self._scope["method"], self._settings.cors_origins),
+            *(spec.deprecation.headers() if spec and spec.deprecation else ()),
+        ]
+
+    async def _fail(self, error: errors.InfernoError) -> None:
+        if self._status:
+            return  # bytes have left; a second answer is not possible
+        openai = self._scope["path"].startswith("/v1/")
+        body = envelope(error, self._request_id, openai=openai)
+        answer = Answer(body, STATUS[error.code], headers=headers(error))
+        await answer.write(self.send, head=self._scope["method"] == "HEAD")
+
+    def _log(self) -> None:
+        fields: dict[str, Any] = {
+            "request_id": self._request_id,
+            "method": self._scope["method"],
+            "route": getattr(self._scope.get("route"), "path", "none"),
+            "status": self._status,
+            "ms": round((time.perf_counter() - self._began) * 1000, 1),
+        }
+        log.info("request", extra={"fields": fields})

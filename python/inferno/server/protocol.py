@@ -1,0 +1,126 @@
+"""uvicorn's HTTP/1.1 protocol with the limits and deadlines that it lacks.
+
+uvicorn bounds neither the head of a request nor the time in which it must arrive; its keep-alive timer starts anew
+with every byte. Refusals made here are in the envelope of all other errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from inferno import errors
+from inferno.request import new_id
+from inferno.server.errors import STATUS, envelope
+from inferno.server.exchange import ABORT
+
+MAX_HEAD_BYTES = 16 * 1024
+MAX_FIELDS = 100
+#: Seconds for the request line and headers, from the first byte (or the connection) on, and for the body after them.
+HEAD_DEADLINE_S = 10.0
+BODY_DEADLINE_S = 60.0
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = False
+        self._head_bytes = 0
+        self._began = False  # a request began in the piece of data at hand
+        self._deadline: asyncio.TimerHandle | None = None
+
+    # ---- what arrives -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_within(HEAD_DEADLINE_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline is None and not self._answering:
+            self._expect_within(HEAD_DEADLINE_S)
+        self._began = False
+        super().data_received(data)
+        if self._in_head and not self._began:
+            # A header without an end never reaches on_header: its bytes are counted here.
+            self._head_bytes += len(data)
+            if self._head_bytes > 2 * MAX_HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("The headers are too large.")
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    # ---- what the parser finds ----------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = self._began = True
+        self._head_bytes = 0
+        self._expect_within(HEAD_DEADLINE_S)
+        self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._count_head(len(name) + len(value))
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_FIELDS:
+            raise _HeadTooLarge  # the parser stops, and data_received answers
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._expect_within(BODY_DEADLINE_S)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._expect_nothing()
+        super().on_message_complete()
+
+    # ---- deadlines ----------------------------------------------------------------------------------------------
+
+    def _expect_within(self, seconds: float) -> None:
+        self._expect_nothing()
+        self._deadline = self.loop.call_later(seconds, self._too_late)
+
+    def _expect_nothing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        self.transport.abort()
+
+    # ---- refusals -----------------------------------------------------------------------------------------------
+
+    def send_400_response(self, msg: str) -> None:
+        """Called by the base class for what is no HTTP."""
+        if self._answering:
+            self.transport.abort()  # in the middle of another answer there is no place for this one
+            return
+        request_id = new_id("req")
+        body = msgspec.json.encode(envelope(errors.InvalidRequest(msg), request_id, openai=False))
+        head = (
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            f"x-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(STATUS_LINE[STATUS["INVALID_REQUEST"]] + head.encode() + body)
+        self.transport.close()
+
+
+class _HeadTooLarge(Exception):
+    pass

@@ -1,0 +1,241 @@
+"""JSON Schemas of bodies, folded from the tables that check them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from inferno import _core
+from inferno.request import MAX_CHOICES, MAX_INPUTS, MAX_MESSAGES, MAX_PROMPTS
+from inferno.server.dialects import openai, openai_chat, openai_completions
+from inferno.server.errors import STATUS
+
+Schema: TypeAlias = dict[str, Any]
+
+_TYPES: dict[str, Schema] = {
+    "integer": {"type": "integer"},
+    "number": {"type": "number"},
+    "boolean": {"type": "boolean"},
+    "string": {"type": "string"},
+    "strings": {"type": "array", "items": {"type": "string", "minLength": 1}},
+    "integers": {"type": "array", "items": {"type": "integer"}},
+    "token_biases": {"type": "object", "additionalProperties": {"type": "number"}},
+}
+#: What a row's `max_items` is called for a type.
+_COUNT = {"strings": "maxItems", "integers": "maxItems", "token_biases": "maxProperties"}
+
+
+def field_schema(row: _core.FieldRow, default: Any) -> Schema:
+    """One row of an engine table; null stands for the default."""
+    schema = {**_TYPES[row["type"]], "description": row["help"]}
+    if default is not None:
+        schema["default"] = default
+    if row["type"] in ("integer", "number"):
+        schema |= {"exclusiveMinimum" if row["min_exclusive"] else "minimum": row["min"], "maximum": row["max"]}
+    if row["type"] in _COUNT:
+        schema[_COUNT[row["type"]]] = row["max_items"]
+    if row["type"] == "string":
+        schema["maxLength"] = row["max_length"]
+    # `stop` may be one text; every field may be null.
+    schema["type"] = [schema["type"], "null", *(["string"] if row["type"] == "strings" else [])]
+    return schema
+
+
+def _written(default: Any) -> Any:
+    """A default as people write it: the engine's 0.7 is a 32-bit float."""
+    return float(str(np.float32(default))) if isinstance(default, float) else default
+
+
+def sampling(defaults: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, Schema]:
+    """All sampling fields, with a dialect's defaults over the table's."""
+    return {
+        row["name"]: field_schema(row, defaults.get(row["name"], _written(row["default"])))
+        for row in _core.sampling_fields()
+        if row["name"] not in without
+    }
+
+
+def _object(required: list[str], **properties: Any) -> Schema:
+    return {"type": "object", "required": required, "properties": properties}
+
+
+def _list(items: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": items, **more}
+
+
+def _nullable(schema: Schema) -> Schema:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+_INT: Schema = {"type": "integer"}
+_STRING: Schema = {"type": "string"}
+_TEXT: Schema = {"type": "string", "minLength": 1}
+_FLAG: Schema = {"type": ["boolean", "null"], "default": False}
+_N = _nullable({"type": "integer", "minimum": 1, "maximum": MAX_CHOICES, "default": 1})
+_TOKENS = _list({"type": "integer", "minimum": 0}, minItems=1)
+
+
+def _one_or_many(limit: int) -> Schema:
+    """A text, token ids, or a list of either."""
+    return {"anyOf": [_TEXT, _TOKENS, _list({"anyOf": [_TEXT, _TOKENS]}, minItems=1, maxItems=limit)]}
+
+
+# ---- requests ----
+
+
+def _inference() -> Schema:
+    return _object(["model", "prompt"], model=_TEXT, prompt=_TEXT, stream=_FLAG, **sampling({}))
+
+
+def _openai(defaults: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, Schema]:
+    fields = sampling({**openai.DEFAULTS, **defaults}, without)
+    options = _object([], include_usage=_FLAG, continuous_usage_stats=_FLAG)
+    renamed = {theirs: fields[ours] for theirs, ours in openai.RENAMED.items()}
+    return {**fields, **renamed, "n": _N, "stream": _FLAG, "stream_options": _nullable(options)}
+
+
+def _chat_completion() -> Schema:
+    part = _object(["type", "text"], type={"enum": list(openai_chat.TEXT_PARTS)}, text=_STRING)
+    content = {"anyOf": [_STRING, _list(part), {"type": "null"}]}
+    message = _object(["role"], role={"enum": list(openai_chat.ROLES)}, content=content)
+    fields = _openai({"max_tokens": None}, without=("logprobs",))
+    return _object(
+        ["model", "messages"],
+        model=_TEXT,
+        messages=_list(message, minItems=1, maxItems=MAX_MESSAGES),
+        logprobs=_FLAG,
+        top_logprobs=_nullable({"type": "integer", "minimum": 0, "maximum": openai_chat.MAX_TOP_LOGPROBS}),
+        max_completion_tokens=fields["max_tokens"],
+        **fields,
+    )
+
+
+def _completion() -> Schema:
+    fields = _openai({"max_tokens": openai_completions.DEFAULT_MAX_TOKENS})
+    return _object(["model", "prompt"], model=_TEXT, prompt=_one_or_many(MAX_PROMPTS), echo=_FLAG, **fields)
+
+
+def _embedding() -> Schema:
+    return _object(
+        ["model", "input"],
+        model=_TEXT,
+        input=_one_or_many(MAX_INPUTS),
+        encoding_format={"enum": ["float", "base64", None], "default": "float"},
+        dimensions=_nullable({"type": "integer", "minimum": 1}),
+    )
+
+
+def _load_options() -> Schema:
+    rows = {row["name"]: field_schema(row, None) for row in _core.engine_fields()}
+    return _nullable({"type": "object", "properties": rows})
+
+
+# ---- answers ----
+
+_REASON: Schema = {"enum": ["stop", "length"]}
+_USAGE = _object(
+    ["prompt_tokens", "completion_tokens", "total_tokens"],
+    prompt_tokens=_INT,
+    completion_tokens=_INT,
+    total_tokens=_INT,
+)
+
+
+def _completion_answer(prefix: str, object_name: str, **choice: Schema) -> Schema:
+    choice = {"index": _INT, **choice, "finish_reason": _REASON}
+    return _object(
+        ["id", "object", "created", "model", "choices", "usage"],
+        id={"type": "string", "pattern": f"^{prefix}-"},
+        object={"const": object_name},
+        created=_INT,
+        model=_STRING,
+        choices=_list(_object(list(choice), **choice)),
+        usage=_USAGE,
+    )
+
+
+def _inference_answer() -> Schema:
+    choice = _object(["text", "index", "finish_reason"], text=_STRING, index=_INT, finish_reason=_REASON)
+    return _object(
+        ["id", "model", "choices", "usage", "created", "processing_time_ms"],
+        id={"type": "string", "pattern": "^inf_"},
+        model=_STRING,
+        choices=_list(choice),
+        usage=_USAGE,
+        created=_INT,
+        processing_time_ms=_INT,
+    )
+
+
+def _embedding_answer() -> Schema:
+    vector = {"anyOf": [_list({"type": "number"}), {"type": "string", "contentEncoding": "base64"}]}
+    item = _object(["embedding", "index"], object={"const": "embedding"}, embedding=vector, index=_INT)
+    usage = _object(["prompt_tokens", "total_tokens"], prompt_tokens=_INT, total_tokens=_INT)
+    return _object(["model", "data", "usage"], model=_STRING, data=_list(item), usage=usage)
+
+
+def _models_answer() -> Schema:
+    fields: dict[str, Schema] = {
+        "id": _STRING,
+        "name": _STRING,
+        "type": {"const": "gguf"},
+        "size_bytes": _INT,
+        "loaded": {"type": "boolean"},
+        "context_size": _INT,
+        "capabilities": _list({"enum": ["text-generation", "embeddings"]}),
+    }
+    return _object(["models"], models=_list(_object(list(fields), **fields)))
+
+
+def _openai_model() -> Schema:
+    fields: dict[str, Schema] = {
+        "id": _STRING,
+        "object": {"const": "model"},
+        "created": _INT,
+        "owned_by": _STRING,
+    }
+    return _object(list(fields), **fields)
+
+
+def _error() -> Schema:
+    error = _object(["code", "message"], code={"enum": sorted(STATUS)}, message=_STRING, details={"type": "object"})
+    timestamp = {"type": "string", "format": "date-time"}
+    return _object(["error", "request_id", "timestamp"], error=error, request_id=_STRING, timestamp=timestamp)
+
+
+def _health() -> Schema:
+    return _object(
+        ["status", "version", "uptime_seconds", "models_loaded"],
+        status={"const": "healthy"},
+        version=_STRING,
+        uptime_seconds=_INT,
+        models_loaded=_INT,
+    )
+
+
+def components() -> dict[str, Schema]:
+    """Every schema by name."""
+    model = _openai_model()
+    message = _object(["role", "content"], role={"const": "assistant"}, content=_STRING)
+    loaded = {"status": {"const": "loaded"}, "model_id": _STRING, "memory_usage_bytes": _INT, "load_time_ms": _INT}
+    return {
+        "Inference": _inference(),
+        "ChatCompletion": _chat_completion(),
+        "Completion": _completion(),
+        "Embedding": _embedding(),
+        "LoadOptions": _load_options(),
+        "InferenceAnswer": _inference_answer(),
+        "ChatCompletionAnswer": _completion_answer("chatcmpl", "chat.completion", message=message),
+        "CompletionAnswer": _completion_answer("cmpl", "text_completion", text=_STRING),
+        "EmbeddingAnswer": _embedding_answer(),
+        "Health": _health(),
+        "Status": _object(["status"], status=_STRING),
+        "Models": _models_answer(),
+        "Loaded": _object(list(loaded), **loaded),
+        "Unloaded": _object(["status", "model_id"], status={"const": "unloaded"}, model_id=_STRING),
+        "OpenAIModel": model,
+        "OpenAIModels": _object(["object", "data"], object={"const": "list"}, data=_list(model)),
+        "Error": _error(),
+    }
