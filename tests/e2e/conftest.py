@@ -32,7 +32,7 @@ class Server:
         assert self.process.stdout is not None
         self.ready_line = self.process.stdout.readline()
         self.curl_line = self.process.stdout.readline()
-        match = re.search(r"http://[\w.:]+", self.ready_line)
+        match = re.search(r"http://[\w.]+:\d+", self.ready_line)
         if match is None:
             self.process.kill()
             _, stderr = self.process.communicate()
