@@ -15,6 +15,11 @@ from inferno.request import Delta, EmbeddingRequest, Event, Finish, Request, Tex
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": request.param}
+
+
 def make(**options: object) -> tuple[LocalEngine, FakeCore]:
     cores: list[FakeCore] = []
 
