@@ -75,6 +75,10 @@ class WorkerProcess(asyncio.Protocol):
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def connected(self) -> bool:
+        return not self._disconnected.done()
+
     # ---- talking ------------------------------------------------------------------------------------------------
 
     async def load(self, path: str, options: dict[str, Any], progress: ReportProgress | None) -> frames.Ready:
@@ -89,15 +93,15 @@ class WorkerProcess(asyncio.Protocol):
         number = next(self._numbers)
         frame = frames.encode(question(number))
         answer = self._calls[number] = asyncio.get_running_loop().create_future()
-        if self._disconnected.done():
-            self._forget()
-        else:
+        if self.connected:
             self._write(frame)
+        else:
+            self._forget()
         return answer
 
     def tell(self, message: frames.ToWorker) -> None:
         """Send a message that has no answer; nothing happens when the process is gone."""
-        if not self._disconnected.done():
+        if self.connected:
             self._write(frames.encode(message))
 
     def _write(self, frame: bytearray) -> None:

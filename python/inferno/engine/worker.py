@@ -127,7 +127,7 @@ class WorkerEngine:
 
     @property
     def healthy(self) -> bool:
-        if self._state != "ready":
+        if self._state != "ready" or self._process is None or not self._process.connected:
             return False
         return self._asked_at is None or self._clock() - self._asked_at < self._patience.ping_interval_s
 
@@ -200,9 +200,9 @@ class WorkerEngine:
         return ids
 
     def _serving(self) -> WorkerProcess:
-        if self._state == "ready" and self._process is not None:
+        if self._state == "ready" and self._process is not None and self._process.connected:
             return self._process
-        if self._state == "restarting":
+        if self._state in ("ready", "restarting"):
             wait_s = max(0.0, self._retry_at - self._clock()) + self._load_s
             raise errors.ServiceUnavailable(
                 "The model's worker process is being restarted.", retry_after=math.ceil(wait_s) or 1
