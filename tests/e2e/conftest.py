@@ -26,23 +26,26 @@ class Server:
         if key is not None:
             environ["INFERNO_API_KEY"] = key
         environ["XDG_CONFIG_HOME"] = str(data_dir)
-        self.process = subprocess.Popen(
-            [*command, *arguments], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        # A file, for nobody reads a pipe while the server runs, and a full one would stop it.
+        log = data_dir / "server.log"
+        with log.open("w") as stderr:
+            self.process = subprocess.Popen(
+                [*command, *arguments], env=environ, stdout=subprocess.PIPE, stderr=stderr, text=True
+            )
         assert self.process.stdout is not None
         self.ready_line = self.process.stdout.readline()
         self.curl_line = self.process.stdout.readline()
         match = re.search(r"http://[\w.]+:\d+", self.ready_line)
         if match is None:
             self.process.kill()
-            _, stderr = self.process.communicate()
-            raise AssertionError(stderr)
+            self.process.communicate()
+            raise AssertionError(log.read_text())
         self.url = match[0]
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.client = httpx.Client(base_url=self.url, headers=self.headers, timeout=60)
 
     def stop(self, sig: int = signal.SIGTERM) -> int:
-        """Ends the server and returns its exit status."""
+        """Ends the server, unless it has ended, and returns its exit status."""
         self.client.close()
         self.process.send_signal(sig)
         try:

@@ -23,11 +23,10 @@ def sdk(server: Server) -> openai.OpenAI:
 
 
 def sse(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
-    response = requests.post(
-        f"{server.url}/inference/stream", headers=server.headers, json=body, stream=True, timeout=60
-    )
-    assert response.headers["content-type"].startswith("text/event-stream")
-    return [json.loads(event.data) for event in sseclient.SSEClient(response).events()]
+    url = f"{server.url}/inference/stream"
+    with requests.post(url, headers=server.headers, json=body, stream=True, timeout=60) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        return [json.loads(event.data) for event in sseclient.SSEClient(response).events()]
 
 
 def test_inference_knows_paris(client: httpx.Client) -> None:
