@@ -66,7 +66,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = self._began = True
         self._head_bytes = 0
         self._expect_within(HEAD_DEADLINE_S)
-        self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
+        self.scope["extensions"] = {ABORT: self._abort}  # type: ignore[dict-item]
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -103,6 +103,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _too_late(self) -> None:
         self._deadline = None
+        self._abort()
+
+    def _abort(self) -> None:
+        """Drop the connection without waiting for its reader to take in what is buffered."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
         self.transport.abort()
 
     # ---- refusals -----------------------------------------------------------------------------------------------
@@ -110,7 +116,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Called by the base class for what is no HTTP."""
         if self._answering:
-            self.transport.abort()  # in the middle of another answer there is no place for this one
+            self._abort()  # in the middle of another answer there is no place for this one
             return
         request_id = new_id("req")
         body = msgspec.json.encode(envelope(errors.InvalidRequest(msg), request_id, openai=False))

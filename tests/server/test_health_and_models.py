@@ -1,0 +1,127 @@
+"""H1, M1-M7: health, and the models listed, loaded and unloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from inferno.server.services import Services
+from tests.fakes import FakeEngine
+from tests.server.conftest import make_services
+
+
+def test_health_counts_loaded_models(client: httpx.Client, services: Services) -> None:
+    assert client.get("/health").json() == {
+        "status": "healthy",
+        "version": services.version,
+        "uptime_seconds": 0,
+        "models_loaded": 0,
+    }
+    client.post("/models/llama-2-7b/load")
+    assert client.get("/v1/health").json()["models_loaded"] == 1
+
+
+def test_readyz_asks_the_engines(client: httpx.Client, engine: FakeEngine) -> None:
+    client.post("/models/llama-2-7b/load")
+    assert client.get("/readyz").json() == {"status": "ready"}
+    engine.state = "restarting"
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert client.get("/livez").status_code == 200
+
+
+def test_readyz_says_when_the_server_stops(client: httpx.Client, services: Services) -> None:
+    services.pool.begin_closing()
+    response = client.get("/readyz")
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
+
+
+def test_models_are_listed_loaded_or_not(client: httpx.Client) -> None:
+    client.post("/models/llama-2-7b/load")
+    llama, other = client.get("/models").json()["models"]
+    assert llama == {
+        "id": "llama-2-7b",
+        "name": "Llama-2-7B",
+        "type": "gguf",
+        "size_bytes": 1234,
+        "loaded": True,
+        "context_size": 128,
+        "capabilities": ["text-generation", "embeddings"],
+        "state": "ready",
+    }
+    assert (other["loaded"], other["context_size"], other["state"]) == (False, 4096, "unloaded")
+
+
+def test_openai_lists_models(client: httpx.Client) -> None:
+    body = client.get("/v1/models").json()
+    assert body["object"] == "list"
+    assert body["data"][0] == {"id": "llama-2-7b", "object": "model", "created": 1704067200, "owned_by": "local"}
+
+
+@pytest.mark.parametrize("path", ["/v1/models/org/name", "/v1/models/org%2Fname"])
+def test_openai_retrieves_a_model(client: httpx.Client, path: str) -> None:
+    assert client.get(path).json()["id"] == "org/name"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"null", b" \n"])
+def test_load_needs_no_body(client: httpx.Client, content: bytes) -> None:
+    response = client.post("/models/llama-2-7b/load", content=content)
+    assert response.json() == {
+        "status": "loaded",
+        "model_id": "llama-2-7b",
+        "memory_usage_bytes": 5000,
+        "load_time_ms": 12,
+    }
+
+
+def test_load_passes_options_on(client: httpx.Client, services: Services) -> None:
+    body = {"gpu_layers": 32, "context_size": 2048, "batch_size": 512.0, "flash": True, "threads": None}
+    assert client.post("/models/llama-2-7b/load", json=body).status_code == 200
+    pool: Any = services.pool
+    assert pool.loaded["llama-2-7b"] == {"gpu_layers": 32, "context_size": 2048, "batch_size": 512}
+
+
+@pytest.mark.parametrize("body", [{"context_size": 0}, {"batch_size": -1}, {"gpu_layers": -2}, {"context_size": "1"}])
+def test_load_options_out_of_range(client: httpx.Client, body: dict[str, Any]) -> None:
+    response = client.post("/models/llama-2-7b/load", json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["details"]["field"] == next(iter(body))
+
+
+@pytest.mark.parametrize("path", ["/models/org/name", "/models/org%2Fname", "/v1/models/org%2fname"])
+def test_ids_may_have_slashes(client: httpx.Client, path: str) -> None:
+    assert client.post(f"{path}/load").json()["model_id"] == "org/name"
+    assert client.post(f"{path}/unload").json() == {"status": "unloaded", "model_id": "org/name"}
+
+
+@pytest.mark.parametrize(
+    "model_id", ["none", "..%2F..%2Fetc%2Fpasswd", "%2Fetc%2Fpasswd", "a%00b", "a%0Ab", "%2e%2e", "", "%F0%9F%98%80"]
+)
+@pytest.mark.parametrize("verb", ["load", "unload"])
+def test_unknown_ids_are_404(client: httpx.Client, model_id: str, verb: str) -> None:
+    assert client.post(f"/models/{model_id}/{verb}").status_code == 404
+
+
+def test_unknown_model_names_those_there_are(client: httpx.Client) -> None:
+    error = client.get("/v1/models/gpt-5").json()["error"]
+    assert error["code"] == "MODEL_NOT_FOUND"
+    assert error["message"] == "Model 'gpt-5' not found"
+    assert error["details"] == {"available_models": ["llama-2-7b", "org/name"]}
+
+
+def test_unloading_what_is_not_loaded(client: httpx.Client) -> None:
+    response = client.post("/models/llama-2-7b/unload")
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "MODEL_NOT_LOADED")
+
+
+def test_without_autoload_inference_needs_a_loaded_model(
+    connect: Callable[..., httpx.Client], engine: FakeEngine
+) -> None:
+    services = make_services(engine)
+    services.pool.autoload = False  # type: ignore[attr-defined]
+    response = connect(services).post("/inference", json={"model": "llama-2-7b", "prompt": "x"})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "MODEL_NOT_LOADED")
