@@ -131,16 +131,17 @@ public:
     const float * logits(size_t row) override { return logits_.at(row).data(); }
 
     std::vector<uint8_t> save(Slot slot) override {
-        const auto &         cell = cells_[static_cast<size_t>(slot)];
-        std::vector<uint8_t> state(cell.size() * sizeof(Token));
-        std::memcpy(state.data(), cell.data(), state.size());
-        return state;
+        const auto & cell  = cells_[static_cast<size_t>(slot)];
+        const auto * bytes = reinterpret_cast<const uint8_t *>(cell.data());
+        return std::vector<uint8_t>(bytes, bytes + cell.size() * sizeof(Token));
     }
 
     bool restore(Slot slot, const std::vector<uint8_t> & state) override {
         auto & cell = cells_[static_cast<size_t>(slot)];
         cell.resize(state.size() / sizeof(Token));
-        std::memcpy(cell.data(), state.data(), state.size());
+        if (!state.empty()) {
+            std::memcpy(cell.data(), state.data(), state.size());
+        }
         return true;
     }
 
