@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 import pytest
-
 from inferno import _core
 from inferno.engine import frames
 from inferno.request import Delta
 from inferno.server.body import parse_json
 from inferno.server.sse import encode_frames
+
 from tests.models import generation_model
 
 BODY = json.dumps({"model": "m", "prompt": "word " * 2000, "max_tokens": 100, "temperature": 0.7}).encode()

@@ -476,7 +476,9 @@ def test_environment_is_an_allow_list() -> None:
         "CUDA_TOKEN": "t",
         "X": "y",
     }
-    assert worker_environment(given) == {"PATH": "p", "LANG": "C", "GGML_X": "1", "CUDA_VISIBLE_DEVICES": "0"}
+    passed = worker_environment(given)
+    assert passed.pop("GOMP_SPINCOUNT") == "1000"
+    assert passed == {"PATH": "p", "LANG": "C", "GGML_X": "1", "CUDA_VISIBLE_DEVICES": "0"}
 
 
 # ---- frames ---------------------------------------------------------------------------------------------------------
