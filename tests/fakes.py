@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from inferno import errors
 from inferno.engine.generation import Generation
 from inferno.engine.protocol import EngineState

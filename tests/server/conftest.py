@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
-
 from inferno.config import Settings, load_settings
 from inferno.identity.keys import KeyRing
 from inferno.server.app import create_app
 from inferno.server.run import Server
 from inferno.server.services import Services
+
 from tests.fakes import PATIENCE_S, FakeEngine, FakePool, FakeRegistry
 
 KEY = "test-key-12345"

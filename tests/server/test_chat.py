@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-
 from inferno.request import ChatPrompt
+
 from tests.fakes import FakeEngine
 from tests.server.conftest import CHAT, MODEL, sse_data
 
@@ -218,5 +218,7 @@ def test_logprobs_without_alternatives(client: httpx.Client, engine: FakeEngine)
 
 def test_logprobs_in_a_stream(client: httpx.Client) -> None:
     data = sse_data(chat(client, stream=True, logprobs=True).text)
-    texts = [entry["token"] for chunk in data[:-1] for entry in (chunk["choices"][0]["logprobs"] or {}).get("content", [])]
+    texts = [
+        entry["token"] for chunk in data[:-1] for entry in (chunk["choices"][0]["logprobs"] or {}).get("content", [])
+    ]
     assert "".join(texts) == "The capital is Paris."

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-
 from inferno.request import TextPrompt, TokenPrompt
+
 from tests.fakes import FakeEngine
 from tests.server.conftest import PROMPT, sse_data
 

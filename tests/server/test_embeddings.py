@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-
 from inferno import errors
+
 from tests.fakes import FakeEngine, vector_of
 from tests.server.conftest import MODEL
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-
 from inferno.server.services import Services
+
 from tests.fakes import FakeEngine
 from tests.server.conftest import make_services
 

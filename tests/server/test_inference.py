@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
-
 from inferno import errors
 from inferno.server.services import Services
+
 from tests.fakes import PROMPT_TOKENS, FakeEngine
 from tests.server.conftest import PROMPT, sse_data
 

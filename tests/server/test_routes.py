@@ -7,13 +7,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from inferno import errors
 from inferno.identity.keys import Caller
 from inferno.server.openapi import _BODIES
 from inferno.server.route import RouteSpec
 from inferno.server.routes import route_table
 from inferno.server.services import Services
+
 from tests.fakes import FakeEngine
 from tests.server.conftest import make_services
 

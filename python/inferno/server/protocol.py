@@ -116,8 +116,11 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Called by the base class for what is no HTTP."""
         if self._answering:
-            self._abort()  # in the middle of another answer there is no place for this one
-            return
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()  # whoever waits for more of this request stops waiting
+            if self.cycle.response_started:
+                self._abort()  # in the middle of an answer there is no place for another
+                return
         request_id = new_id("req")
         body = msgspec.json.encode(envelope(errors.InvalidRequest(msg), request_id, openai=False))
         head = (

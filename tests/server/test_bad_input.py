@@ -1,0 +1,128 @@
+"""G4, T40, T47: whatever arrives, the answer is the envelope with a 4xx, and nothing reaches an engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.fakes import FakeEngine
+from tests.server.conftest import CHAT, MODEL, PROMPT, make_services
+from tests.server.test_json import BAD_JSON
+
+BODIES: dict[str, dict[str, Any]] = {
+    "/inference": PROMPT,
+    "/inference/stream": PROMPT,
+    "/embeddings": {"model": MODEL, "input": "x"},
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": PROMPT,
+    "/v1/embeddings": {"model": MODEL, "input": "x"},
+    f"/models/{MODEL}/load": {},
+}
+PATHS = list(BODIES)
+NOT_OBJECTS = {"list": b"[]", "string": b'"x"', "number": b"1", "true": b"true"}
+VALUES: list[Any] = [
+    -1,
+    0,
+    2**31,
+    2**63,
+    -(2**63),
+    10**30,
+    1e308,
+    -0.0,
+    "1",
+    True,
+    [],
+    {},
+    "",
+    "\x00",
+    [[]],
+    {"a": [1]},
+]
+
+
+def assert_refused(response: httpx.Response, status: int = 400, code: str = "INVALID_REQUEST") -> None:
+    body = response.json()
+    assert (response.status_code, body["error"]["code"]) == (status, code)
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", body["timestamp"])
+    assert not re.search(r"/secret|Traceback|0x[0-9a-f]{8}|\.py", response.text)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("data", [*BAD_JSON.values(), *NOT_OBJECTS.values()], ids=[*BAD_JSON, *NOT_OBJECTS])
+def test_malformed_bodies(client: httpx.Client, engine: FakeEngine, path: str, data: bytes) -> None:
+    assert_refused(client.post(path, content=data, headers={"content-type": "application/json"}))
+    assert engine.submitted.empty()
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if "/load" not in path])
+@pytest.mark.parametrize("data", [b"", b"null", b"{}"])
+def test_bodies_with_nothing_in_them(client: httpx.Client, path: str, data: bytes) -> None:
+    assert_refused(client.post(path, content=data))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-type": "text/plain"},
+        {"content-type": "application/x-www-form-urlencoded"},
+        {"content-type": "multipart/form-data; boundary=x"},
+        {"content-type": "application/json-seq"},
+        {"content-encoding": "gzip"},
+        {"content-encoding": "identity, br"},
+    ],
+    ids=str,
+)
+def test_other_media_are_415_unread(client: httpx.Client, path: str, headers: dict[str, str]) -> None:
+    def unread() -> Iterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    response = client.post(path, content=b'{"a": 1}', headers=headers)
+    assert_refused(response, 415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "headers", [{}, {"content-type": "application/json; charset=utf-8"}, {"content-type": "APPLICATION/JSON"}]
+)
+def test_json_is_accepted_by_name_or_silence(client: httpx.Client, path: str, headers: dict[str, str]) -> None:
+    request = client.build_request("POST", path, json=BODIES[path])
+    del request.headers["content-type"]
+    request.headers.update(headers)
+    assert client.send(request).status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_large_bodies_are_413(connect: Callable[..., httpx.Client], engine: FakeEngine, path: str) -> None:
+    client = connect(make_services(engine, server__max_body_bytes=1024))
+    assert_refused(client.post(path, json={**BODIES[path], "x": "y" * 1024}), 413, "PAYLOAD_TOO_LARGE")
+
+
+def fields() -> list[tuple[str, str]]:
+    return [(path, name) for path, body in BODIES.items() for name in (*body, *EXTRA.get(path, ()))]
+
+
+EXTRA = {
+    "/inference": ("max_tokens", "temperature", "stop", "seed", "logit_bias", "logprobs", "stream", "grammar"),
+    "/v1/chat/completions": ("n", "max_completion_tokens", "stream_options", "top_logprobs", "response_format"),
+    "/v1/completions": ("n", "best_of", "echo", "stop_token_ids", "repetition_penalty"),
+    "/embeddings": ("encoding_format", "dimensions"),
+    f"/models/{MODEL}/load": ("gpu_layers", "context_size", "prefix_cache"),
+}
+
+
+@pytest.mark.parametrize(("path", "field"), fields(), ids=str)
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_no_value_of_any_field_is_a_server_error(client: httpx.Client, path: str, field: str, value: Any) -> None:
+    response = client.post(path, json={**BODIES[path], field: value})
+    assert response.status_code < 500
+    if response.status_code != 200:
+        error = response.json()["error"]
+        assert error["code"] == "MODEL_NOT_FOUND" if field == "model" and isinstance(value, str) and value else True
+        assert error["message"]

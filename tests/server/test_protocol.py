@@ -1,0 +1,135 @@
+"""T41, T44, T45: what is no proper HTTP, and what takes too long, over raw sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+
+import pytest
+from inferno.server import protocol
+
+from tests.fakes import FakeEngine
+from tests.server.conftest import KEY, PROMPT, Live
+
+HEAD = f"POST /inference HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n".encode()
+
+
+def exchange(live: Live, data: bytes) -> bytes:
+    """All that comes back until the server closes."""
+    with live.connect() as connection:
+        connection.sendall(data)
+        return read_all(connection)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    received = b""
+    try:
+        while piece := connection.recv(65536):
+            received += piece
+    except ConnectionResetError:
+        pass
+    return received
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"GET /health HTTP/9.9\r\n\r\n",
+        HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+        HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"Content-Length: +3\r\n\r\nabc",
+        HEAD + b"Content-Length: -1\r\n\r\nabc",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc",
+        HEAD + b"Bad Header: x\r\n\r\n",
+        HEAD + b"Name : x\r\n\r\n",
+        HEAD + b"X: a\x00b\r\n\r\n",
+        HEAD + b"X: a\r\n folded\r\n\r\n",
+        HEAD + b"X: " + b"a" * 20_000 + b"\r\n\r\n",
+        HEAD + b"".join(b"X-%d: y\r\n" % index for index in range(200)) + b"\r\n",
+        b"GET /health?" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ],
+    ids=lambda data: repr(data[-30:]),
+)
+def test_what_is_no_http_is_400_and_the_end(live: Live, data: bytes) -> None:
+    head, _, body = exchange(live, data).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in head
+    assert json.loads(body)["error"]["code"] == "INVALID_REQUEST"
+    assert live.engine.submitted.empty()
+
+
+def test_a_header_without_an_end_is_refused(live: Live) -> None:
+    with live.connect() as connection:
+        connection.sendall(HEAD + b"X: ")
+        try:
+            for _ in range(100):
+                connection.sendall(b"a" * 16384)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        answer = read_all(connection)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"GET /hea", HEAD + b"X: y\r\n", b"\r\n\r\n", HEAD + b"Content-Length: 10\r\n\r\n{"], ids=repr
+)
+def test_requests_must_arrive_in_time(
+    monkeypatch: pytest.MonkeyPatch, serve: Callable[..., Live], engine: FakeEngine, data: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.1)
+    monkeypatch.setattr(protocol, "BODY_DEADLINE_S", 0.1)
+    assert exchange(serve(engine), data) == b""
+
+
+def test_a_long_answer_is_not_cut_by_the_deadlines(
+    monkeypatch: pytest.MonkeyPatch, serve: Callable[..., Live], silent_engine: FakeEngine
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.1)
+    monkeypatch.setattr(protocol, "BODY_DEADLINE_S", 0.1)
+    live = serve(silent_engine, server__keepalive_s=0.3)
+    with live.post("/inference/stream", PROMPT) as connection:
+        generation = live.engine.next()
+        received = b""
+        while b"keep-alive" not in received:
+            received += connection.recv(65536)
+        live.engine.finish(generation)
+        while b'"done":true' not in received:
+            received += connection.recv(65536)
+
+
+def test_connections_are_kept_for_the_next_request(live: Live) -> None:
+    request = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with live.connect() as connection:
+        for _ in range(3):
+            connection.sendall(request)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_pipelined_requests_are_answered_in_order(live: Live) -> None:
+    live.engine.pieces = ("x",)
+    body = json.dumps({**PROMPT, "pad": "x" * 40_000}).encode()
+    first = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    second = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    answers = exchange(live, first + second)
+    assert answers.count(b"HTTP/1.1 200 ") == 2
+    assert answers.index(b'"choices"') < answers.index(b'"healthy"')
+
+
+def test_a_large_body_is_413_before_it_is_sent(live: Live) -> None:
+    answer = exchange(live, HEAD + b"Connection: close\r\nContent-Length: 999999999999\r\n\r\n{")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"PAYLOAD_TOO_LARGE" in answer
+
+
+def test_a_large_chunked_body_is_413_while_it_comes(serve: Callable[..., Live], engine: FakeEngine) -> None:
+    live = serve(engine, server__max_body_bytes=1024)
+    chunks = b"400\r\n" + b" " * 1024 + b"\r\n"
+    answer = exchange(live, HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks * 2)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+def test_upgrades_are_not_taken(live: Live) -> None:
+    request = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n"
+    assert exchange(live, request).startswith(b"HTTP/1.1 ")
