@@ -1,0 +1,121 @@
+"""T5: starting and stopping, in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from inferno import errors
+from inferno.server import run
+
+from tests.fakes import PATIENCE_S, FakeEngine
+from tests.server.conftest import AUTH, PROMPT, make_services, settings
+
+
+class Child:
+    """A running server with a fake engine that never stops talking by itself."""
+
+    def __init__(self, drain_s: float) -> None:
+        command = [sys.executable, "-m", "tests.server.serve_fake", str(drain_s)]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, **pipes)
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+
+    @contextlib.contextmanager
+    def stream(self) -> Iterator[Iterator[str]]:
+        """Lines of a stream that has begun."""
+        with httpx.stream("POST", f"{self.url}/inference/stream", json=PROMPT, headers=AUTH, timeout=10) as response:
+            lines = response.iter_lines()
+            assert "word" in next(lines)
+            yield lines
+
+    def readyz(self) -> int:
+        return httpx.get(f"{self.url}/readyz").status_code
+
+    def until_not_ready(self) -> None:
+        while self.readyz() == 200:
+            pass
+
+    def end(self) -> tuple[int, str]:
+        """Exit status and log, once the process has ended by itself."""
+        _, log = self.process.communicate(timeout=2 * PATIENCE_S)
+        return self.process.returncode, log
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[float], Child]]:
+    children = []
+
+    def make(drain_s: float) -> Child:
+        children.append(Child(drain_s))
+        return children[-1]
+
+    yield make
+    for child in children:
+        child.process.kill()
+        child.process.communicate()
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_an_idle_server_with_status_0(start: Callable[[float], Child], sig: int) -> None:
+    child = start(30)
+    assert child.readyz() == 200
+    child.process.send_signal(sig)
+    status, log = child.end()
+    assert status == 0
+    assert "Traceback" not in log
+
+
+def test_running_streams_go_on_and_new_ones_are_refused(start: Callable[[float], Child]) -> None:
+    child = start(30)
+    with child.stream():
+        child.process.send_signal(signal.SIGTERM)
+        child.until_not_ready()
+        assert httpx.get(f"{child.url}/health").status_code == 200
+        refused = httpx.post(f"{child.url}/inference", json=PROMPT, headers=AUTH)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert child.process.poll() is None
+    assert child.end()[0] == 0
+
+
+def test_streams_that_outlast_the_drain_time_end_with_an_error(start: Callable[[float], Child]) -> None:
+    child = start(0.2)
+    with child.stream() as lines:
+        child.process.send_signal(signal.SIGTERM)
+        frames = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+    assert [frame["error"]["code"] for frame in frames] == ["SERVICE_UNAVAILABLE"]
+    assert child.end()[0] == 0
+
+
+def test_a_second_signal_ends_at_once(start: Callable[[float], Child]) -> None:
+    child = start(30)
+    with child.stream():
+        child.process.send_signal(signal.SIGTERM)
+        child.until_not_ready()
+        child.process.send_signal(signal.SIGTERM)
+        child.end()
+
+
+def test_no_authentication_on_loopback_only() -> None:
+    safe = settings(auth__enabled=False)
+    unsafe = msgspec.structs.replace(safe, server=msgspec.structs.replace(safe.server, host="192.0.2.1"))
+    with pytest.raises(errors.InvalidRequest, match="loopback"):
+        run.serve(unsafe, print)
+
+
+def test_an_address_that_is_taken(engine: FakeEngine) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(errors.ServiceUnavailable, match="Address already in use"),
+    ):
+        run.run(make_services(engine, server__port=taken.getsockname()[1]), print)
