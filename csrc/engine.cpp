@@ -179,6 +179,9 @@ void Engine::cancel(const std::vector<RequestId> & ids) {
 
 EngineStats Engine::stats() const {
     const std::lock_guard<std::mutex> lock(mutex_);
+    if (failed_) {
+        throw Error(ErrorCode::inference_failed, "The engine has failed.");
+    }
     return stats_;
 }
 

@@ -69,6 +69,7 @@ public:
     void cancel(const std::vector<RequestId> & ids);
 
     Channel & events() { return events_; }
+    // Throws Error(inference_failed) once the engine thread has failed for good.
     EngineStats stats() const;
 
     // Refuses new work, waits up to `grace_s` seconds for accepted work, cancels the rest, ends the thread and frees

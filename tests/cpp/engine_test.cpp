@@ -133,6 +133,20 @@ TEST(a_failed_step_is_repeated) {
     CHECK_EQ(fixture.wait(id).text, FakeModel::expected("hello", 8));
 }
 
+TEST(a_bug_in_the_engine_thread_ends_every_text_and_shows) {
+    Fixture fixture;
+    fixture.model->close_gate();
+    const RequestId first  = fixture.submit("first", greedy(8));
+    const RequestId second = fixture.submit("second", greedy(8));
+    fixture.model->wait_for_step();
+    fixture.model->throw_next();
+    fixture.model->open_gate();
+    CHECK(fixture.wait(first).ends[0].reason == FinishReason::error);
+    CHECK(fixture.wait(second).ends[0].reason == FinishReason::error);
+    CHECK_THROWS(fixture.engine.stats(), Error);
+    CHECK_THROWS(fixture.submit("third", greedy(8)), Error);
+}
+
 TEST(cancelling_cuts_a_running_step_short) {
     Fixture fixture;
     fixture.model->close_gate();

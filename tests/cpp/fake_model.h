@@ -7,6 +7,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -102,6 +103,9 @@ public:
         apply(batch.edits);
         n_calls_ += 1;
         n_rows_ += batch.rows.size();
+        if (throw_next_.exchange(false)) {
+            throw std::runtime_error("a bug");
+        }
         if (fail_next_.exchange(false)) {
             return DecodeStatus::failed;
         }
@@ -166,6 +170,7 @@ public:
 
     void set_capacity(int64_t tokens) { capacity_ = tokens; }
     void fail_next() { fail_next_ = true; }
+    void throw_next() { throw_next_ = true; }
 
     // While the gate is closed decode() waits at it; wait_for_step() returns once one does.
     void close_gate() {
@@ -225,6 +230,7 @@ private:
     std::map<size_t, std::vector<float>> logits_;
     std::atomic<int64_t>                 capacity_{0};
     std::atomic<bool>                    fail_next_{false};
+    std::atomic<bool>                    throw_next_{false};
     std::atomic<bool>                    abort_{false};
     std::atomic<bool>                    valid_{true};
     std::atomic<size_t>                  n_rows_{0};
