@@ -99,11 +99,14 @@ def test_streams_that_outlast_the_drain_time_end_with_an_error(start: Callable[[
 
 def test_a_second_signal_ends_at_once(start: Callable[[float], Child]) -> None:
     child = start(30)
-    with child.stream():
+    with child.stream() as lines:
         child.process.send_signal(signal.SIGTERM)
         child.until_not_ready()
         child.process.send_signal(signal.SIGTERM)
-        child.end()
+        assert "SERVICE_UNAVAILABLE" in next(line for line in lines if line)
+    status, log = child.end()
+    assert status == 0
+    assert "Traceback" not in log
 
 
 def test_no_authentication_on_loopback_only() -> None:

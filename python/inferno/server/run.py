@@ -33,7 +33,7 @@ Ready = Callable[[str, str | None, bool], None]
 
 def serve(settings: Settings, ready: Ready) -> None:
     """Serve until SIGTERM or SIGINT. Then nothing new is begun, /readyz says 503 and what runs may go on for
-    `server.drain_s` seconds; a second signal ends at once.
+    `server.drain_s` seconds; a second signal cuts it off.
 
     Raises InvalidRequest for settings that are unsafe, ServiceUnavailable when the address is taken.
     """
@@ -106,6 +106,7 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_LAST_WORDS_S,
             lifespan="on",
@@ -122,23 +123,25 @@ class Server(uvicorn.Server):
             self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Unlike the base class, does not send the signal on to this process at the end."""
+        """The first signal begins to drain, the second ends that, a third waits for nobody. Unlike the base class,
+        does not send the signal on to this process at the end."""
         if self._drained_by is None:
             self._pool.begin_closing()
             self._drained_by = time.monotonic() + self._drain_s
+        elif not self.should_exit:
+            self._drained_by = 0.0
         else:
-            self.force_exit = self.should_exit = True
+            self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second."""
         if self._drained_by is not None and not self.should_exit:
-            await self._drain()
+            await self._drain(self._drained_by)
         return await super().on_tick(counter)
 
-    async def _drain(self) -> None:
-        if not self.server_state.tasks:
-            self.should_exit = True
-        elif self._drained_by is not None and time.monotonic() >= self._drained_by:
-            log.warning("%d requests did not end in time and are cut off", len(self.server_state.tasks))
-            self.should_exit = True
+    async def _drain(self, until: float) -> None:
+        running = len(self.server_state.tasks)
+        self.should_exit = running == 0 or time.monotonic() >= until
+        if self.should_exit and running:
+            log.warning("%d requests did not end in time and are cut off", running)
             await self._pool.close(0.0)  # their streams end with an error that says so
