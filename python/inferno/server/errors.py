@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,7 +60,7 @@ def headers(error: errors.InfernoError) -> dict[str, str]:
     if error.code == "AUTHENTICATION_FAILED":
         result["WWW-Authenticate"] = "Bearer"
     if STATUS[error.code] in (429, 503):
-        result["Retry-After"] = str(error.details.get("retry_after", 1))
+        result["Retry-After"] = str(math.ceil(error.details.get("retry_after", 1)))
     if error.code == "TIMEOUT":
         result["X-Should-Retry"] = "false"  # OpenAI's clients would wait for as long again, twice
     if "allow" in error.details:

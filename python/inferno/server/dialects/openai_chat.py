@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from inferno import _core
 from inferno.request import (
     MAX_MESSAGES,
     ChatPrompt,
@@ -32,7 +33,7 @@ from inferno.server.dialects.openai import (
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 TEXT_PARTS = ("text", "input_text")
-MAX_TOP_LOGPROBS = 20
+MAX_TOP_LOGPROBS = next(int(row["max"]) for row in _core.sampling_fields() if row["name"] == "logprobs")
 
 _UNSUPPORTED = {
     **UNSUPPORTED,
