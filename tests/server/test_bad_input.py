@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -78,11 +78,7 @@ def test_bodies_with_nothing_in_them(client: httpx.Client, path: str, data: byte
     ],
     ids=str,
 )
-def test_other_media_are_415_unread(client: httpx.Client, path: str, headers: dict[str, str]) -> None:
-    def unread() -> Iterator[bytes]:
-        raise AssertionError("the body was read")
-        yield b""
-
+def test_other_media_are_415(client: httpx.Client, path: str, headers: dict[str, str]) -> None:
     response = client.post(path, content=b'{"a": 1}', headers=headers)
     assert_refused(response, 415, "UNSUPPORTED_MEDIA_TYPE")
 
@@ -123,6 +119,4 @@ def test_no_value_of_any_field_is_a_server_error(client: httpx.Client, path: str
     response = client.post(path, json={**BODIES[path], field: value})
     assert response.status_code < 500
     if response.status_code != 200:
-        error = response.json()["error"]
-        assert error["code"] == "MODEL_NOT_FOUND" if field == "model" and isinstance(value, str) and value else True
-        assert error["message"]
+        assert response.json()["error"]["code"] in ("INVALID_REQUEST", "MODEL_NOT_FOUND")
