@@ -44,7 +44,7 @@ TEST(malformed_grammars_are_refused) {
     if (vocab == nullptr) {
         return;
     }
-    for (const std::string grammar :
+    for (const std::string & grammar :
          {std::string("root ::= ("), std::string("other ::= \"a\""), std::string("root ::= missing"),
           std::string("root ::= root \"a\""), std::string("root ::= \"a\"{99999}"), std::string("nonsense"),
           std::string("root ::= \"a\0b\"", 13), "root ::= " + repeated("(", 60000) + "\"a\"" + repeated(")", 60000),
