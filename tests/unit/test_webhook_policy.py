@@ -1,8 +1,10 @@
 import ipaddress
+import socket
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inferno.webhooks import policy as policy_module
 from inferno.webhooks.policy import Policy
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "100.63.255.255", "172.32.0.1", "168.63.129.15", "2606:4700::1111", "2a00:1450::1"]
@@ -63,6 +65,26 @@ def test_the_servers_own_port_even_when_the_address_is_named(address: str) -> No
 
 def test_the_servers_port_number_elsewhere() -> None:
     assert permits("8.8.8.8", own_port=8080, port=8080)
+
+
+def test_which_addresses_are_here() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("no network but loopback")
+        own = probe.getsockname()[0]
+    assert policy_module._is_here(ipaddress.ip_address(own))
+    for elsewhere in ("192.0.2.1", "8.8.8.8", "2001:db8::1"):
+        assert not policy_module._is_here(ipaddress.ip_address(elsewhere))
+
+
+def test_a_public_address_of_this_machine_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy_module, "_is_here", lambda address: str(address) == "8.8.8.8")
+    assert not permits("8.8.8.8")
+    assert permits("8.8.8.8", "8.8.8.8/32")
+    assert not permits("8.8.8.8", "8.8.8.8/32", own_port=443)
+    assert permits("8.8.4.4")
 
 
 @given(st.ip_addresses())
