@@ -92,12 +92,13 @@ class PackageIndex:
             ]
             meta = {"api-version": "1.0"}
             return _JSON, json.dumps({"meta": meta, "name": name, "files": rows}).encode()
-        links = [
-            f'<a href="/files/{f}#sha256={self._hashes(f)["sha256"]}"{" data-yanked" * (f in self.withdrawn)}>'
-            f"{html.escape(f)}</a>"
-            for f in files
-        ]
-        return "text/html", f"<!DOCTYPE html><html><body>{''.join(links)}</body></html>".encode()
+        body = "".join(map(self._link, files))
+        return "text/html", f"<!DOCTYPE html><html><body>{body}</body></html>".encode()
+
+    def _link(self, file: str) -> str:
+        mark = " data-yanked='broken'" if file in self.withdrawn else ""
+        digest = self._hashes(file)["sha256"]
+        return f'<a href="/files/{file}#sha256={digest}"{mark}>{html.escape(file)}</a>'
 
     def _hashes(self, file: str) -> dict[str, str]:
         return {"sha256": hashlib.sha256(self.files[file]).hexdigest()}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import inferno
 import pytest
 
 from tests import package_index
@@ -225,13 +226,23 @@ def test_a_version_that_does_not_work_is_rolled_back(
     assert installed.json("status")["rollback_to"] is None
 
 
-def test_neither_version_works(installed: Installed, index: PackageIndex) -> None:
-    index.files |= sample("1.1", core=_BROKEN)
-    index.files |= sample("1.0", core=_BROKEN)  # the very version has changed meanwhile
+def test_neither_version_works(installed: Installed, index: PackageIndex, tmp_path: Path) -> None:
+    needed = tmp_path / "libsystem.so"
+    needed.touch()
+    core = f"open({str(needed)!r}).close()"
+    index.files |= sample("1.0.1", core=core) | sample("1.1", core=_BROKEN)
+    assert installed.upgrade("install", "1.0.1", "--yes").returncode == 0
+    needed.unlink()
     result = installed.upgrade("install", "--yes")
     assert result.returncode == 5
-    assert "-m pip install --force-reinstall inferno-sample==1.0" in result.stderr
-    assert installed.history() == [("install", "1.0", "1.1", "broken")]
+    assert "-m pip install --force-reinstall inferno-sample==1.0.1" in result.stderr
+    assert installed.upgrade("rollback", "--yes").returncode == 5
+
+    needed.touch()
+    assert installed.json("status")["rollback_to"] == "1.0.1"
+    assert installed.upgrade("rollback", "--yes").returncode == 0
+    assert installed.versions() == {PACKAGE: "1.0.1"}
+    assert [outcome for *_, outcome in installed.history()] == ["done", "broken", "broken", "done"]
 
 
 def test_without_a_way_back_nothing_is_changed(installed: Installed, index: PackageIndex) -> None:
@@ -301,7 +312,9 @@ def test_other_installs_are_left_alone(installed: Installed, direct_url: dict[st
 
 def test_an_install_from_a_wheel_file_may_be_upgraded(installed: Installed) -> None:
     installed.index.files |= sample("1.1")
-    _claim(installed, {"url": "file:///inferno_sample-1.0-py3-none-any.whl", "archive_info": {}})
+    name = next(iter(sample("1.0")))
+    (installed.directory / name).write_bytes(sample("1.0")[name])
+    put(installed.python, installed.index, "--force-reinstall", str(installed.directory / name))
     assert installed.upgrade("install", "--yes").returncode == 0
     assert installed.versions() == {PACKAGE: "1.1"}
 
@@ -370,7 +383,6 @@ def test_a_killed_install(installed: Installed, index: PackageIndex) -> None:
     with installed.begin("install", "--yes") as process:
         assert index.reached.wait(60)
         process.kill()
-        # Nothing waits for the output: pip has it open still.
     index.held = ""
     assert "Another upgrade" in installed.upgrade("rollback", "--yes").stderr
     index.release.set()
@@ -386,6 +398,13 @@ def test_a_killed_install(installed: Installed, index: PackageIndex) -> None:
     assert installed.upgrade("rollback", "--yes").returncode == 0
     assert installed.versions()[PACKAGE] == "1.0"
     assert installed.history() == [("install", "1.0", "1.1", "started"), ("rollback", "1.1", "1.0", "done")]
+
+
+def test_the_environment_is_this_one_unless_another_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "inferno.cli.main", "upgrade", "status", "--json"]
+    environ = package_index.environ(INFERNO_DATA_DIR=str(tmp_path), XDG_CONFIG_HOME=str(tmp_path))
+    result = subprocess.run(command, env=environ, capture_output=True, check=True)
+    assert json.loads(result.stdout)["installed"] == inferno.__version__
 
 
 # ---- the server's notice ----
@@ -406,5 +425,5 @@ def test_serve_tells_of_a_newer_version(index: PackageIndex, tmp_path: Path) -> 
         assert server.stderr is not None
         line = next(line for line in server.stderr if "99.0" in line)
         server.terminate()
-    assert "inferno-server 99.0 is available, 0.1.0 is installed" in line
+    assert f"inferno-server 99.0 is available, {inferno.__version__} is installed" in line
     assert server.returncode == 0

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from inferno import errors
+
 #: The oldest lines beyond this number are dropped.
 MOST_LINES = 200
 
@@ -18,7 +20,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `outcome` is "started" until it is known: "done"; "failed", where nothing was changed; "rolled back", where the
     new version did not work and the previous one does again; "broken", where neither works. `packages` are the
-    versions before: of all distributions when it starts, of those that it changed when it is done.
+    versions before: once it is done, of the distributions that it changed; until then, and when it is broken, of all.
     """
 
     time: str
@@ -35,6 +37,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Begun, and the end is not known."""
         return self.outcome == "started"
 
+    @property
+    def left_a_mess(self) -> bool:
+        """Its environment is in no state that is known to work."""
+        return self.outcome in ("started", "broken")
+
 
 def now() -> str:
     """ISO 8601 with Z and whole seconds."""
@@ -48,7 +55,13 @@ class History:
         self._path = directory / "history.jsonl"
 
     def add(self, record: Record) -> None:
-        """On the disk when this returns. Raises OSError."""
+        """On the disk when this returns. Raises ServiceUnavailable."""
+        try:
+            self._add(record)
+        except OSError as error:
+            raise errors.ServiceUnavailable(f"The history cannot be kept: {error.strerror}.") from None
+
+    def _add(self, record: Record) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lines = self._lines()
         if len(lines) >= MOST_LINES:
@@ -61,10 +74,17 @@ class History:
             os.fsync(descriptor)
 
     def read(self) -> tuple[list[Record], int]:
-        """The records, oldest first, each once with its latest outcome; and how many lines are not readable."""
+        """The records, oldest first, each once with its latest outcome; and how many lines are not readable.
+
+        Raises ServiceUnavailable.
+        """
         records: list[Record] = []
         unreadable = 0
-        for line in self._lines():
+        try:
+            lines = self._lines()
+        except OSError as error:
+            raise errors.ServiceUnavailable(f"The history cannot be read: {error.strerror}.") from None
+        for line in lines:
             try:
                 record = msgspec.json.decode(line, type=Record)
             except msgspec.MsgspecError:

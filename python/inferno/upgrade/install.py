@@ -62,10 +62,13 @@ class Upgrades:
         previous, package = self._installation.version, self._source.package
         if number is not None:
             number = index.version(number)
-        if number == str(Version(previous)):
+        if number == previous:
             return None
         release = index.find(self._pip(), package, number) if number else index.latest(self._pip(), self._source)
-        if release is None or (number is None and Version(release.version) <= Version(previous)):
+        # 1.0 asked for by number may be 1.0+local (PEP 440), which may be what is here.
+        if release is None or release.version == previous:
+            return None
+        if number is None and Version(release.version) < Version(previous):
             return None
         return Plan(package=package, previous=previous, version=release.version, is_withdrawn=release.is_withdrawn)
 
@@ -76,14 +79,14 @@ class Upgrades:
         with self._alone() as pip:
             for needed in (plan.previous, plan.version):
                 self._keep(pip, needed)
-            self._add(record)
+            self.history.add(record)
             ended = self._changed_to(pip, record)
-            self._add(ended)
+            self.history.add(ended)
             self._discard_wheels_except(plan.previous, plan.version)
         return ended
 
     def rollback(self) -> Record:
-        """Back to the version before the last install that was done, or before what did not end.
+        """Back to the version before the last install that was done, or before what did not end or left a mess.
 
         Raises NotFound when there is none, otherwise as `install`.
         """
@@ -94,10 +97,10 @@ class Upgrades:
         record = self._record("rollback", self._installation.version, target.previous)
         with self._alone() as pip:
             self._keep(pip, target.previous)
-            self._add(record)
+            self.history.add(record)
             problem = self._restore(pip, target.previous, target.packages)
-            ended = _ended(record, "broken" if problem else "done", problem or "")
-            self._add(ended)
+            ended = _broken(record, problem) if problem else _ended(record, "done")
+            self.history.add(ended)
         return ended
 
     def unfinished(self) -> Record | None:
@@ -108,7 +111,7 @@ class Upgrades:
     def rollback_target(self) -> Record | None:
         """The record whose `previous` a rollback would install."""
         records, _ = self.history.read()
-        if records and records[-1].is_open:
+        if records and records[-1].left_a_mess:
             return _origin(records)
         here = self._installation.version
         done = [r for r in records if (r.action, r.outcome, r.version) == ("install", "done", here)]
@@ -151,12 +154,6 @@ class Upgrades:
             packages=self._installation.packages,
         )
 
-    def _add(self, record: Record) -> None:
-        try:
-            self.history.add(record)
-        except OSError as error:
-            raise errors.ServiceUnavailable(f"The history cannot be kept: {error.strerror}.") from None
-
     def _changed_to(self, pip: Pip, record: Record) -> Record:
         """Install what `record` says and tell how that ended."""
         try:
@@ -170,7 +167,7 @@ class Upgrades:
         if not changed and verify.problem(self._installation, record.previous) is None:
             return _ended(record, "failed", problem)
         if worse := self._restore(pip, record.previous, record.packages):
-            return _ended(record, "broken", f"{problem}; then {worse}")
+            return _broken(record, f"{problem}; then {worse}")
         return _ended(record, "rolled back", problem)
 
     def _changed(self, before: Mapping[str, str]) -> dict[str, str]:
@@ -230,10 +227,10 @@ class Upgrades:
 
 
 def _origin(records: list[Record]) -> Record:
-    """Of upgrades that did not end, one after the other, the first: before it all was well."""
+    """Of the upgrades at the end that left a mess, one after the other, the first: before it all was well."""
     first = records[-1]
     for record in reversed(records):
-        if not record.is_open:
+        if not record.left_a_mess:
             break
         first = record
     return first
@@ -241,3 +238,7 @@ def _origin(records: list[Record]) -> Record:
 
 def _ended(record: Record, outcome: str, detail: str = "", packages: dict[str, str] | None = None) -> Record:
     return msgspec.structs.replace(record, time=now(), outcome=outcome, detail=detail, packages=packages or {})
+
+
+def _broken(record: Record, detail: str) -> Record:
+    return _ended(record, "broken", detail, record.packages)

@@ -7,8 +7,10 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -47,7 +49,7 @@ class Pip:
         self._python = python
         self._index = ("--index-url", index) if index else ()
         self._keep_open = tuple(keep_open)
-        self._running: subprocess.Popen[str] | None = None
+        self._running: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
     def run(self, *arguments: str, patience_s: float, with_index: bool = True) -> Ran:
@@ -55,24 +57,25 @@ class Pip:
         # -I: a file pip.py in the working directory is not pip.
         command = [str(self._python), "-I", "-m", "pip", *arguments, "--no-input", "--disable-pip-version-check"]
         command += self._index if with_index else ("--no-index",)
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,  # Ctrl-C is for us: we decide how pip ends
-            pass_fds=self._keep_open,
-        ) as self._running:
-            return self._wait(self._running, patience_s)
+        # Into files: should this process be killed, pip must not stumble over a pipe that nobody reads.
+        with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+            with subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,  # Ctrl-C is for us: we decide how pip ends
+                pass_fds=self._keep_open,
+            ) as self._running:
+                late = self._wait(self._running, patience_s)
+            return late or Ran(self._running.returncode, _text(stdout), _text(stderr))
 
-    def _wait(self, process: subprocess.Popen[str], patience_s: float) -> Ran:
+    def _wait(self, process: subprocess.Popen[bytes], patience_s: float) -> Ran | None:
         try:
             if self._stopped:
                 _kill(process)
-            stdout, stderr = process.communicate(timeout=patience_s)
-            return Ran(process.returncode, stdout, stderr)
+            process.wait(patience_s)
+            return None
         except subprocess.TimeoutExpired:
             _kill(process)
             return Ran(-signal.SIGKILL, "", f"pip did not end within {patience_s:g} seconds")
@@ -87,8 +90,13 @@ class Pip:
             _kill(self._running)
 
 
-def _kill(process: subprocess.Popen[str]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     """pip and all that it started."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")
