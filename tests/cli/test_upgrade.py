@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -55,7 +57,7 @@ class Installed:
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(**self.command(*arguments), **pipes)
+        return subprocess.Popen(**self.command(*arguments), **pipes, start_new_session=True)
 
     def json(self, *arguments: str, **settings: str) -> Any:
         result = self.upgrade(*arguments, "--json", **settings)
@@ -90,11 +92,13 @@ def test_a_newer_version_is_told_and_not_installed(
     installed: Installed, index: PackageIndex, speaks_json: bool
 ) -> None:
     index.files |= sample("1.1") | sample("1.10") | sample("2.0b1")
+    index.files["inferno_sample-3.0.tar.gz"] = b"code that a look would run"
     index.speaks_json = speaks_json
     told = installed.json("check")
     expected = {"package": PACKAGE, "channel": "stable", "installed": "1.0", "latest": "1.10", "newer": True}
     assert told == expected
     assert "1.10 is available; 1.0 is installed" in installed.upgrade("check").stdout
+    assert ": 1.10\n" in installed.upgrade("status").stdout.replace(" \n", "\n").replace("  ", "")
     assert installed.versions() == {PACKAGE: "1.0"}
     assert installed.json("status")["last_check"]["latest"] == "1.10"
 
@@ -183,6 +187,8 @@ def test_install_and_back_again(installed: Installed, index: PackageIndex) -> No
     status = installed.json("status")
     assert (status["installed"], status["rollback_to"], status["last_install"]["to"]) == ("1.2", "1.1", "1.2")
 
+    index.files |= sample("1.3", core=_BROKEN)
+    assert installed.upgrade("install", "--yes").returncode == 1
     index.files.clear()  # going back needs no index: the wheel was kept
     assert installed.upgrade("rollback", stdin="n\n").returncode == 1
     assert installed.upgrade("rollback", "--yes").returncode == 0
@@ -190,6 +196,7 @@ def test_install_and_back_again(installed: Installed, index: PackageIndex) -> No
     assert installed.history() == [
         ("install", "1.0", "1.1", "done"),
         ("install", "1.1", "1.2", "done"),
+        ("install", "1.2", "1.3", "rolled back"),
         ("rollback", "1.2", "1.1", "done"),
     ]
     table = installed.upgrade("history").stdout
@@ -235,10 +242,12 @@ def test_neither_version_works(installed: Installed, index: PackageIndex, tmp_pa
     needed.unlink()
     result = installed.upgrade("install", "--yes")
     assert result.returncode == 5
-    assert "-m pip install --force-reinstall inferno-sample==1.0.1" in result.stderr
     assert installed.upgrade("rollback", "--yes").returncode == 5
 
     needed.touch()
+    by_hand = next(line for line in result.stderr.splitlines() if "By hand: " in line).partition("By hand: ")[2]
+    subprocess.run(shlex.split(by_hand), env=package_index.environ(), check=True, capture_output=True)
+    assert installed.versions() == {PACKAGE: "1.0.1"}
     assert installed.json("status")["rollback_to"] == "1.0.1"
     assert installed.upgrade("rollback", "--yes").returncode == 0
     assert installed.versions() == {PACKAGE: "1.0.1"}
@@ -368,7 +377,7 @@ def test_an_interrupted_install(installed: Installed, index: PackageIndex) -> No
     index.held = "/files/inferno_part"
     with installed.begin("install", "--yes") as process:
         assert index.reached.wait(60)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "interrupted" in said

@@ -81,7 +81,7 @@ def install(version: str | None, yes: bool, **where: Any) -> None:
         print(f"{subject.source.package} {subject.installation.version} is installed; there is nothing to do.")
         return
     _agree(_described(plan), yes)
-    by_hand = f"{subject.installation.python} -m pip install --force-reinstall {plan.package}=={plan.previous}"
+    by_hand = subject.upgrades.by_hand(plan.previous)
     output.err.print(
         f"Should this be cut off, this restores {plan.previous}: {by_hand}",
         highlight=False,
@@ -101,7 +101,7 @@ def rollback(yes: bool, **where: Any) -> None:
     if target is not None:
         _agree(f"{target.package} {target.previous} replaces {subject.installation.version}.", yes)
     record = subject.upgrades.rollback()
-    _tell(record, f"{subject.installation.python} -m pip install {record.package}=={record.version}")
+    _tell(record, subject.upgrades.by_hand(record.version))
 
 
 @upgrade.command()
@@ -114,7 +114,9 @@ def status(as_json: bool, **where: Any) -> None:
     if as_json:
         output.print_json(fields)
         return
-    output.print_fields({name.replace("_", " "): _text(value) for name, value in fields.items()})
+    shown = {**fields, "last_check": _check_text(fields["last_check"])}
+    shown |= {name: _record_text(fields[name]) for name in ("last_install", "unfinished")}
+    output.print_fields({name.replace("_", " "): value or "-" for name, value in shown.items()})
     if unfinished := subject.upgrades.unfinished():
         print(f"The {unfinished.action} of {unfinished.version} over {unfinished.previous} was begun and did not end.")
         print("`inferno upgrade rollback` restores what was there before.")
@@ -168,10 +170,12 @@ def _json(record: Record) -> dict[str, str]:
     }
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {item}" for name, item in value.items() if item)
-    return "-" if value is None else str(value)
+def _check_text(known: dict[str, str] | None) -> str | None:
+    return f"{known['time']}: {known['problem'] or known['latest'] or 'nothing'}" if known else None
+
+
+def _record_text(record: dict[str, str] | None) -> str | None:
+    return f"{record['time']}: from {record['from']} to {record['to']}, {record['outcome']}" if record else None
 
 
 def _described(plan: Plan) -> str:

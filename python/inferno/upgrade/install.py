@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -82,7 +83,7 @@ class Upgrades:
             self.history.add(record)
             ended = self._changed_to(pip, record)
             self.history.add(ended)
-            self._discard_wheels_except(plan.previous, plan.version)
+            self._tidy(ended)
         return ended
 
     def rollback(self) -> Record:
@@ -116,6 +117,12 @@ class Upgrades:
         here = self._installation.version
         done = [r for r in records if (r.action, r.outcome, r.version) == ("install", "done", here)]
         return done[-1] if done else None
+
+    def by_hand(self, version: str) -> str:
+        """A command that restores `version` from its kept wheel, for when this one cannot."""
+        wheel = ("--no-index", "--find-links", str(self._wheels), f"{self._source.package}=={version}")
+        command = (str(self._installation.python), "-m", "pip", "install", "--force-reinstall", "--no-deps", *wheel)
+        return shlex.join(command)
 
     # ---- steps ----
 
@@ -216,9 +223,11 @@ class Upgrades:
                     kept[str(version)] = path
         return kept
 
-    def _discard_wheels_except(self, *versions: str) -> None:
+    def _tidy(self, ended: Record) -> None:
+        """Keep the wheels that a way back may need: of what is installed, and of what was before it."""
+        is_done = ended.outcome == "done"
         for version, path in self._kept().items():
-            if version not in versions:
+            if version not in (ended.version, ended.previous) if is_done else version == ended.version:
                 path.unlink(missing_ok=True)
 
     def _run(self, pip: Pip, command: str, *arguments: str, with_index: bool = True) -> Ran:
