@@ -41,10 +41,12 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 def check(wanted: Source, installation: Installation, data_dir: Path, pip: Pip | None = None) -> Check:
     """Ask the index and keep what it says. Raises ServiceUnavailable as `index.latest` does."""
+    pip = pip or Pip(installation.python, wanted.index)
     try:
-        release = index.latest(pip or Pip(installation.python, wanted.index), wanted)
+        release = index.latest(pip, wanted)
     except errors.ServiceUnavailable as error:
-        _write(Check(time=now(), source=wanted, problem=error.message), installation, data_dir)
+        if not pip.is_stopped:  # the index is not to blame
+            _write(Check(time=now(), source=wanted, problem=error.message), installation, data_dir)
         raise
     latest = None if release is None else release.version
     return _write(Check(time=now(), source=wanted, latest=latest), installation, data_dir)

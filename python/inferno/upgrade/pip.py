@@ -50,7 +50,7 @@ class Pip:
         self._index = ("--index-url", index) if index else ()
         self._keep_open = tuple(keep_open)
         self._running: subprocess.Popen[bytes] | None = None
-        self._stopped = False
+        self.is_stopped = False
 
     def run(self, *arguments: str, patience_s: float, with_index: bool = True) -> Ran:
         """Wait for at most `patience_s` seconds. An exception, such as KeyboardInterrupt, ends pip."""
@@ -72,7 +72,7 @@ class Pip:
 
     def _wait(self, process: subprocess.Popen[bytes], patience_s: float) -> Ran | None:
         try:
-            if self._stopped:
+            if self.is_stopped:
                 _kill(process)
             process.wait(patience_s)
             return None
@@ -85,7 +85,7 @@ class Pip:
 
     def stop(self) -> None:
         """End what runs, and whatever is run later; from any thread."""
-        self._stopped = True
+        self.is_stopped = True
         if self._running is not None:
             _kill(self._running)
 

@@ -110,8 +110,10 @@ def test_a_server_that_stops_does_not_wait(
     tmp_path: Path, index: PackageIndex, python: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     index.held = "/simple/"
-    with caplog.at_level(logging.INFO), Notice(_settings(tmp_path, index.url), python) as notice:
+    settings = _settings(tmp_path, index.url)
+    with caplog.at_level(logging.INFO), Notice(settings, python) as notice:
         notice.begin()
         assert index.reached.wait(60)
     assert not index.release.is_set()  # the context was left while the index kept pip waiting
+    assert not _last_check(settings, python).exists()  # pip did not give up by itself; the next start asks again
     assert caplog.messages == []
