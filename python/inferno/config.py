@@ -98,6 +98,13 @@ class LogSettings(Section, frozen=True, kw_only=True):
     format: str
 
 
+class UpgradeSettings(Section, frozen=True, kw_only=True):
+    package: str
+    index: str
+    channel: str
+    check: bool
+
+
 class Explained(msgspec.Struct, frozen=True):
     """One final value and where it came from: default, file, environment or flag."""
 
@@ -117,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     engine: dict[str, Any]
     models: ModelSettings
     log: LogSettings
+    upgrade: UpgradeSettings
     data_dir: Path
     explained: list[Explained]
 
@@ -353,6 +361,31 @@ SETTINGS: tuple[Setting, ...] = (
         help="Least severe messages shown.",
     ),
     Setting(key="log.format", kind=str, default="text", choices=("text", "json"), help="Form of a log line."),
+    Setting(
+        key="upgrade.package",
+        kind=str,
+        default="inferno-server",
+        help="The distribution that `inferno upgrade` looks for and installs.",
+    ),
+    Setting(
+        key="upgrade.index",
+        kind=str,
+        default="",
+        help="Address of the package index (http, https or file); empty: pip's own.",
+    ),
+    Setting(
+        key="upgrade.channel",
+        kind=str,
+        default="stable",
+        choices=("stable", "beta"),
+        help="Which versions count: releases, or versions before a release too.",
+    ),
+    Setting(
+        key="upgrade.check",
+        kind=bool,
+        default=False,
+        help="Look for a newer version when the server starts, once a day at most, and log it; installs nothing.",
+    ),
 )
 
 
@@ -583,6 +616,7 @@ def _assemble(
         engine=section["engine"],
         models=ModelSettings(**section["models"]),
         log=LogSettings(**section["log"]),
+        upgrade=UpgradeSettings(**section["upgrade"]),
         data_dir=final["data_dir"],
         explained=[
             Explained(key, _shown(rows[key], value), sources.get(key, "default"), rows[key].help)

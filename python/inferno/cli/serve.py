@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from inferno.models.pull import pull
 from inferno.models.registry import Registry
 from inferno.server.run import serve as run_server
 from inferno.telemetry import logs
+from inferno.upgrade.check import Notice
 
 
 @click.command()
@@ -42,7 +44,13 @@ def serve(**given: Any) -> None:
         settings = _with_default_model(settings, given)
     logs.configure(settings.log.level, settings.log.format)
     model = next(iter(settings.models.preload), None)
-    run_server(settings, lambda url, key, is_new: _announce(settings, url, key, is_new, model))
+    with Notice(settings, Path(sys.executable)) as notice:
+
+        def ready(url: str, key: str | None, is_new: bool) -> None:
+            _announce(settings, url, key, is_new, model)
+            notice.begin()
+
+        run_server(settings, ready)
 
 
 def _settings(given: dict[str, Any], preload: tuple[str, ...] = ()) -> Settings:
