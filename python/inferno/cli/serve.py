@@ -30,6 +30,7 @@ from inferno.upgrade.check import Notice
 @click.option("--alias", "aliases", multiple=True, metavar="ID=FILE", help="A further id for a model or file.")
 @click.option("--no-auth", is_flag=True, help="Ask for no key (loopback only).")
 @click.option("--no-rate-limits", is_flag=True, help="Limit nobody.")
+@click.option("--webhook-allow", multiple=True, metavar="CIDR", help="A private network that webhooks may go to.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM): serve HTTPS.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
 @click.option("--pull-default", is_flag=True, help=f"Download {DEFAULT_MODEL} first when it is missing, and load it.")
@@ -67,6 +68,7 @@ def _settings(given: dict[str, Any], preload: tuple[str, ...] = ()) -> Settings:
         "server.port": port,
         "auth.enabled": False if values["no_auth"] else None,
         "limits.enabled": False if values["no_rate_limits"] else None,
+        "webhook.allow": list(values["webhook_allow"]) or None,
         "server.tls_cert": values["tls_cert"],
         "server.tls_key": values["tls_key"],
         "models.preload": [*values["preload"], *preload] or None,
