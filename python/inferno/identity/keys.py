@@ -16,7 +16,7 @@ import msgspec
 from inferno import errors
 
 #: What a route may ask for.
-PERMISSIONS = frozenset({"inference", "models:read", "models:write", "metrics:read"})
+PERMISSIONS = frozenset({"inference", "models:read", "models:write", "metrics:read", "metrics:write", "traces:read"})
 _KEY_FILE = "api-key"
 
 

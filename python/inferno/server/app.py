@@ -14,6 +14,9 @@ from inferno.server.exchange import Exchanges
 from inferno.server.routes import route_table
 from inferno.server.services import Services
 
+#: How long the spans that still wait may take to reach their collector when the server stops.
+_LAST_SPANS_S = 2.0
+
 
 def create_app(services: Services) -> ASGIApp:
     """The application over built services; its lifespan starts and closes the pool."""
@@ -25,6 +28,7 @@ def create_app(services: Services) -> ASGIApp:
             yield
         finally:
             await services.pool.close(services.settings.server.drain_s)
+            await services.traces.close(_LAST_SPANS_S)
 
     routes = endpoints(route_table(), services)
     return Exchanges(Router(routes, redirect_slashes=False, default=_no_route, lifespan=lifespan), services)

@@ -53,7 +53,8 @@ class Endpoint(Route):
     def _admit(self, headers: Headers) -> Caller | None:
         """The caller, None on a public route. Raises AuthenticationFailed, AuthorizationFailed."""
         permission = self.spec.permission
-        public_metrics = permission == "metrics:read" and self._services.settings.server.metrics_public
+        is_metrics = self.spec.path in ("/metrics", "/v1/metrics")
+        public_metrics = is_metrics and self._services.settings.server.metrics_public
         if permission == "public" or public_metrics:
             return None
         caller = self._services.keys.authenticate(headers)

@@ -10,7 +10,9 @@ import msgspec
 
 from inferno.server.call import Handler
 
-Permission: TypeAlias = Literal["public", "inference", "models:read", "models:write", "metrics:read"]
+Permission: TypeAlias = Literal[
+    "public", "inference", "models:read", "models:write", "metrics:read", "metrics:write", "traces:read"
+]
 
 
 class Deprecation(msgspec.Struct, frozen=True):

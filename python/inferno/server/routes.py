@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from inferno.server.endpoints import embeddings, health, metrics, models, openapi, text
+from inferno.server.endpoints import embeddings, health, metrics, models, openapi, status, text, traces
 from inferno.server.route import RouteSpec
 
 #: Routes that exist once, in OpenAI's shape.
@@ -27,6 +27,11 @@ NATIVE = (
     RouteSpec("POST", "/inference/stream", "inference", text.inference_stream, "Continue a prompt, as a stream"),
     RouteSpec("POST", "/embeddings", "inference", embeddings.embeddings, "Embed texts"),
     RouteSpec("GET", "/metrics", "metrics:read", metrics.metrics, "Prometheus metrics"),
+    RouteSpec("GET", "/metrics/json", "metrics:read", metrics.metrics_json, "The metrics as JSON"),
+    RouteSpec("GET", "/metrics/snapshot", "metrics:read", metrics.metrics_snapshot, "The metrics for a dashboard"),
+    RouteSpec("POST", "/metrics/custom", "metrics:write", metrics.custom_metric, "Record a metric of your own"),
+    RouteSpec("GET", "/traces", "traces:read", traces.traces, "Spans of recent inferences, newest first"),
+    RouteSpec("GET", "/status", "metrics:read", status.status, "The state of the service and its models"),
     RouteSpec("GET", "/openapi.json", "public", openapi.openapi_json, "This API, described"),
 )
 

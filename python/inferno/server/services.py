@@ -11,7 +11,12 @@ from inferno.config import Settings
 from inferno.identity.keys import KeyRing
 from inferno.models.pool import ModelPool
 from inferno.models.registry import Registry
+from inferno.request import EmbeddingRequest, Request
+from inferno.telemetry.custom_metrics import CustomMetrics
 from inferno.telemetry.metrics import Metrics
+from inferno.telemetry.observation import Observation
+from inferno.telemetry.origin import Origin
+from inferno.telemetry.traces import Traces
 
 
 @dataclass
@@ -23,6 +28,17 @@ class Services:
     metrics: Metrics = field(default_factory=Metrics)
     version: str = __version__
     started: float = field(default_factory=time.monotonic)
+    traces: Traces = field(init=False)
+    custom_metrics: CustomMetrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.traces = Traces(self.settings.traces)
+        self.custom_metrics = CustomMetrics(self.settings.metrics.custom_series)
+        self.metrics.add(self.traces)
+
+    def observe(self, request: Request | EmbeddingRequest, origin: Origin) -> Observation:
+        """The context to run `request` in, for metrics and traces."""
+        return Observation(self.metrics, self.traces, request, origin)
 
     @property
     def fingerprint(self) -> str:

@@ -17,7 +17,7 @@ async def embeddings(call: Call) -> Answer:
 async def _embed(call: Call, query: dialect.Query) -> Answer:
     timeout_s = call.services.settings.server.request_timeout_s
     request = msgspec.structs.replace(query.request, timeout_s=timeout_s)
-    with call.services.metrics.inference(request.model) as observed:
+    with call.observe(request) as observed:
         async with call.services.pool.lease(request.model) as lease:
             observed.admitted()
             query.check_dimensions(lease.engine.info.n_embd)

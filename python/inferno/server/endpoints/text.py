@@ -54,7 +54,7 @@ async def generate(call: Call, request: Request, renderer: Renderer, stream: boo
 
 async def _generate(call: Call, request: Request, renderer: Renderer, stream: bool) -> Answer | None:
     began = time.perf_counter()
-    with call.services.metrics.inference(request.model) as observed:
+    with call.observe(request) as observed:
         async with call.services.pool.lease(request.model) as lease:
             observed.admitted()
             generation = await lease.engine.submit(request)
@@ -65,6 +65,6 @@ async def _generate(call: Call, request: Request, renderer: Renderer, stream: bo
             result = await generation.result()
         for choice in result.choices:
             refuse_cancelled(choice.finish_reason)
-            observed.sequence(choice.timings, choice.usage)
+            observed.sequence(choice.timings, choice.usage, choice.finish_reason)
         observed.usage(result.usage)
     return Answer(renderer.whole(result, round((time.perf_counter() - began) * 1000)))
