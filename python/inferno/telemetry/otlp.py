@@ -17,7 +17,7 @@ from inferno import errors
 #: Spans that may wait; more are dropped and counted.
 MAX_WAITING = 2048
 #: Small enough that encoding one does not hold the interpreter for long.
-_BATCH = 64
+BATCH = 64
 _EVERY_MS = 2000
 _TIMEOUT_S = 10
 
@@ -33,7 +33,7 @@ class Export(BatchSpanProcessor):
             self._counting,
             max_queue_size=MAX_WAITING,
             schedule_delay_millis=_EVERY_MS,
-            max_export_batch_size=_BATCH,
+            max_export_batch_size=BATCH,
             export_timeout_millis=_TIMEOUT_S * 1000,
         )
 
@@ -69,11 +69,12 @@ class Export(BatchSpanProcessor):
             super().on_end(span)
 
     async def close(self, grace_s: float) -> None:
-        """Send what waits. After `grace_s` seconds the sending is left to itself: its threads do not keep the
-        process alive."""
+        """Send what waits. After `grace_s` seconds nothing is tried again, and a collector that hangs is left to
+        itself: the threads do not keep the process alive."""
         closing = threading.Thread(target=self.shutdown, daemon=True)
         closing.start()
         await asyncio.to_thread(closing.join, grace_s)
+        self._counting.shutdown()
 
 
 class _CountingExporter(SpanExporter):
@@ -84,6 +85,7 @@ class _CountingExporter(SpanExporter):
         self.taken = 0
         self.exported = 0
         self.failed = 0
+        self._closed = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)
@@ -98,4 +100,6 @@ class _CountingExporter(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        self._exporter.shutdown()
+        if not self._closed:
+            self._closed = True
+            self._exporter.shutdown()
