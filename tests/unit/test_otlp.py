@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -105,3 +106,21 @@ def test_without_the_exporters_package(monkeypatch: pytest.MonkeyPatch, exportin
     with pytest.raises(errors.InvalidRequest, match=r"inferno-server\[otlp\]") as caught:
         exporting("http://127.0.0.1:1/v1/traces")
     assert caught.value.field == "traces.otlp_endpoint"
+
+
+_BAD_HEADERS = """
+from inferno.config import TraceSettings
+from inferno.telemetry import logs
+from inferno.telemetry.origin import Origin
+from inferno.telemetry.traces import Traces
+logs.configure("debug", "text")
+traces = Traces(TraceSettings(capacity=1, sample_ratio=1.0, otlp_endpoint=""))
+parent = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+for given, state in ((parent, "flood,=,"), ("flood" * 100, ""), (parent, "flood" * 1000)):
+    traces.record("x", Origin(caller_id="", request_id="", traceparent=given, tracestate=state), (1, 2), {}, None)
+"""
+
+
+def test_clients_cannot_fill_the_log_with_bad_headers() -> None:
+    result = subprocess.run([sys.executable, "-c", _BAD_HEADERS], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
