@@ -74,7 +74,7 @@ class CustomMetrics:
     def _check_room(self, metric: _Metric) -> None:
         if self._n_series + metric.cost > self._limit:
             field = "labels" if metric.series else "name"
-            _refuse(field, f"{field} would make a new time series, and there may be {self._limit} of custom metrics.")
+            _refuse(field, f"{field} would make more than {self._limit} time series of custom metrics.")
 
     def _keep(self, metric: _Metric, key: tuple[str, ...], series: _Series) -> None:
         self._n_series += metric.cost
