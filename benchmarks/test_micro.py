@@ -55,7 +55,7 @@ def test_observe_one_inference(benchmark: Any) -> None:
     traces = Traces(TraceSettings(capacity=1000, sample_ratio=1.0, otlp_endpoint=""))
     sampling = {"max_tokens": 100, "temperature": 0.7, "top_p": 0.9, "top_k": 40}
     request = Request(model="m", prompts=[TextPrompt("x")], sampling=sampling)
-    origin = Origin(caller_id="c", request_id="req_1", traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+    origin = Origin(user_id="c", request_id="req_1", traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
 
     def observe() -> None:
         with Observation(metrics, traces, request, origin) as observed:

@@ -3,25 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-
-import pytest
-
-
-@pytest.fixture
-def inferno(tmp_path: Path):  # type: ignore[no-untyped-def]
-    """Runs a command with a home of its own."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("INFERNO_")}
-    environ |= {"INFERNO_DATA_DIR": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
-
-    def run(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "inferno.cli.main", *arguments]
-        return subprocess.run(command, env=environ, input=stdin or "", capture_output=True, text=True, timeout=120)
-
-    return run
 
 
 def test_version(inferno) -> None:  # type: ignore[no-untyped-def]
@@ -101,3 +83,15 @@ def test_serve_refuses_to_be_open_to_all(inferno) -> None:  # type: ignore[no-un
     result = inferno("serve", "--host", "0.0.0.0", "--no-auth")
     assert result.returncode == 1
     assert "loopback" in result.stderr
+
+
+def test_a_name_that_looks_like_markup_is_shown_as_it_is(inferno) -> None:  # type: ignore[no-untyped-def]
+    result = inferno("models", "info", "[/x]")
+    assert result.returncode == 3
+    assert "Model '[/x]' not found" in result.stderr
+
+
+def test_a_value_that_looks_like_markup_is_shown_as_it_is(inferno, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "config.toml"
+    path.write_text('[models]\npreload = ["[/x]", "[red]y"]\n')
+    assert "['[/x]', '[red]y']" in inferno("config", "show", "--config", str(path)).stdout

@@ -83,9 +83,8 @@ def test_engines_tell_of_themselves(client: httpx.Client) -> None:
     assert value(client, "inferno_worker_restarts_total", model=MODEL) == 2
 
 
-def test_two_servers_do_not_share(client: httpx.Client, services: Services) -> None:
-    other = Services(services.settings, services.registry, services.pool, services.keys)
-    assert other.metrics is not services.metrics
+def test_two_servers_do_not_share(services: Services, engine: FakeEngine) -> None:
+    assert make_services(engine).metrics is not services.metrics
 
 
 # ---- T106: series are bounded, whatever clients say ----

@@ -11,9 +11,11 @@ from typing import Any
 import httpx
 import pytest
 from inferno import errors
-from inferno.identity.keys import PERMISSIONS, Caller
-from inferno.server.services import Services
+from inferno.identity.api_keys import create_key
+from inferno.identity.users import create_user
+from inferno.store.database import Database
 from opentelemetry import trace
+from sqlalchemy import Connection
 
 from tests.fakes import FakeEngine
 from tests.server.conftest import CHAT, KEY, MODEL, PROMPT, make_services
@@ -206,28 +208,28 @@ def test_the_process_wide_tracer_is_not_touched(client: httpx.Client) -> None:
 # ---- who sees what ----
 
 
-def callers(services: Services) -> None:
-    """The key names the caller: each may trace, `boss` may also read the metrics of all."""
-
-    def authenticate(headers: Any) -> Caller:
-        name = headers["x-api-key"]
-        return Caller(name, PERMISSIONS if name == "boss" else PERMISSIONS - {"metrics:read"}, 0)
-
-    services.keys.authenticate = authenticate  # type: ignore[method-assign]
+def create_keys(connection: Connection) -> dict[str, str]:
+    """Keys of users, who may see traces, and of one who may also read the metrics of all. Ann has two."""
+    users = {name: create_user(connection, name, role="user") for name in ("ann", "bob", "eve")}
+    users["boss"] = create_user(connection, "boss", role="service")
+    keys = {name: create_key(connection, user, "key")[0] for name, user in users.items()}
+    return {**keys, "ann again": create_key(connection, users["ann"], "key")[0]}
 
 
-def test_callers_see_their_own(connect: Callable[..., httpx.Client], services: Services) -> None:
-    callers(services)
-    client = connect(services, {})
-    for name in ("ann", "bob", "ann"):
-        headers = {"X-API-Key": name, "X-Request-ID": f"of-{name}"}
+def test_callers_see_their_own(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
+    database = Database("")
+    keys = database.write_now(create_keys)
+    client = connect(make_services(engine, database=database), {})
+    for name in ("ann", "bob", "ann again"):
+        headers = {"X-API-Key": keys[name], "X-Request-ID": name.replace(" ", "-")}
         assert client.post("/inference", json=PROMPT, headers=headers).status_code == 200
 
     def seen(name: str, **query: int) -> list[str]:
-        spans = client.get("/traces", params=query, headers={"X-API-Key": name}).json()["traces"]
+        spans = client.get("/traces", params=query, headers={"X-API-Key": keys[name]}).json()["traces"]
         return [span["attributes"]["inferno.request_id"] for span in spans]
 
-    assert seen("ann") == ["of-ann", "of-ann"]
-    assert seen("bob", limit=1) == ["of-bob"]  # the limit counts one's own
+    assert seen("ann") == seen("ann again") == ["ann-again", "ann"]
+    assert seen("bob", limit=1) == ["bob"]  # the limit counts one's own
     assert seen("eve") == []
-    assert seen("boss") == ["of-ann", "of-bob", "of-ann"]
+    assert seen("boss") == ["ann-again", "bob", "ann"]
+    database.close()

@@ -15,7 +15,7 @@ from inferno.telemetry.origin import Origin
 from inferno.telemetry.traces import Traces
 
 REQUEST = Request(model="m", prompts=[TextPrompt("canary")])
-ORIGIN = Origin(caller_id="ann", request_id="req_1")
+ORIGIN = Origin(user_id="ann", request_id="req_1")
 
 
 class Observer:

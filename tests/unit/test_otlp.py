@@ -22,7 +22,7 @@ from tests.collector import PATIENCE_S, Collector, HungCollector
 
 PARENT = "b7ad6b7169203331"
 ORIGIN = Origin(
-    caller_id="secret-caller",
+    user_id="secret-caller",
     request_id="req_1",
     traceparent=f"00-0af7651916cd43dd8448eb211c80319c-{PARENT}-01",
 )
@@ -117,7 +117,7 @@ logs.configure("debug", "text")
 traces = Traces(TraceSettings(capacity=1, sample_ratio=1.0, otlp_endpoint=""))
 parent = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 for given, state in ((parent, "flood,=,"), ("flood" * 100, ""), (parent, "flood" * 1000)):
-    traces.record("x", Origin(caller_id="", request_id="", traceparent=given, tracestate=state), (1, 2), {}, None)
+    traces.record("x", Origin(user_id="", request_id="", traceparent=given, tracestate=state), (1, 2), {}, None)
 """
 
 

@@ -13,12 +13,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from inferno import errors
-from inferno.identity.keys import Caller
-from inferno.request import EmbeddingRequest, Request
+from inferno.identity.callers import Caller
+from inferno.identity.limits import Admission
+from inferno.server.address import client_address
 from inferno.server.body import Body, read_body
 from inferno.server.services import Services
 from inferno.server.strict_json import parse_json
-from inferno.telemetry.observation import Observation
 from inferno.telemetry.origin import Origin
 
 #: Where the scope has the request's id.
@@ -32,16 +32,37 @@ class SlowReader(ConnectionError):
 
 
 class Call:
-    """`caller` is None on public routes."""
+    """`caller` is None on public routes, `admission` where nothing is limited."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, services: Services, caller: Caller | None) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        services: Services,
+        caller: Caller | None = None,
+        admission: Admission | None = None,
+    ) -> None:
         self.scope = scope
         self.receive = receive
         self.send = send
         self.services = services
         self.caller = caller
+        self.admission = admission
+        self.headers = Headers(scope=scope)
         #: Set by who writes a stream, before its last bytes: from then on a "disconnect" is only the end.
         self.answered = False
+
+    @property
+    def known_caller(self) -> Caller:
+        """Requires: the route is not public."""
+        assert self.caller is not None
+        return self.caller
+
+    @property
+    def address(self) -> str:
+        """The client's, without its port."""
+        return client_address(self.scope, self.services.settings.server.trusted_proxies)
 
     @property
     def path_params(self) -> dict[str, str]:
@@ -50,18 +71,15 @@ class Call:
 
     @property
     def origin(self) -> Origin:
-        """A header that comes twice is joined as HTTP says, which makes a second `traceparent` no traceparent."""
-        headers = Headers(scope=self.scope)
-        return Origin(
-            caller_id=self.caller.id if self.caller else "",
-            request_id=self.scope[REQUEST_ID],
-            traceparent=",".join(headers.getlist("traceparent")),
-            tracestate=",".join(headers.getlist("tracestate")),
-        )
+        """A header that comes twice is joined as HTTP says, which makes a second `traceparent` no traceparent.
 
-    def observe(self, request: Request | EmbeddingRequest) -> Observation:
-        """The context to run `request` in, for metrics and traces."""
-        return self.services.observe(request, self.origin)
+        Requires: the route is not public."""
+        return Origin(
+            user_id=self.known_caller.user_id,
+            request_id=self.scope[REQUEST_ID],
+            traceparent=",".join(self.headers.getlist("traceparent")),
+            tracestate=",".join(self.headers.getlist("tracestate")),
+        )
 
     def query_integer(self, name: str, default: int, low: int, high: int) -> int:
         """A number of the query string. Raises InvalidRequest naming it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from inferno.server.endpoints import embeddings, health, metrics, models, openapi, status, text, traces
+from inferno.server.endpoints import auth, embeddings, health, metrics, models, openapi, status, text, traces
 from inferno.server.route import RouteSpec
 
 #: Routes that exist once, in OpenAI's shape.
@@ -26,12 +26,15 @@ NATIVE = (
     RouteSpec("POST", "/inference", "inference", text.inference, "Continue a prompt"),
     RouteSpec("POST", "/inference/stream", "inference", text.inference_stream, "Continue a prompt, as a stream"),
     RouteSpec("POST", "/embeddings", "inference", embeddings.embeddings, "Embed texts"),
-    RouteSpec("GET", "/metrics", "metrics:read", metrics.metrics, "Prometheus metrics"),
+    RouteSpec("GET", "/metrics", "metrics:read", metrics.metrics, "Prometheus metrics", limited=False),
     RouteSpec("GET", "/metrics/json", "metrics:read", metrics.metrics_json, "The metrics as JSON"),
     RouteSpec("GET", "/metrics/snapshot", "metrics:read", metrics.metrics_snapshot, "The metrics for a dashboard"),
     RouteSpec("POST", "/metrics/custom", "metrics:write", metrics.custom_metric, "Record a metric of your own"),
     RouteSpec("GET", "/traces", "traces:read", traces.traces, "Spans of recent inferences, newest first"),
     RouteSpec("GET", "/status", "metrics:read", status.status, "The state of the service and its models"),
+    RouteSpec("POST", "/auth/login", "public", auth.login, "Log in for a token"),
+    RouteSpec("POST", "/auth/refresh", "public", auth.refresh, "Renew a login"),
+    RouteSpec("POST", "/auth/logout", "authenticated", auth.logout, "Revoke the token"),
     RouteSpec("GET", "/openapi.json", "public", openapi.openapi_json, "This API, described"),
 )
 

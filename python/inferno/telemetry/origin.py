@@ -9,7 +9,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """What a transport knows of where an inference comes from. `traceparent` and `tracestate` are the values of
     the headers of that name (W3C Trace Context), empty when there are none; they may be garbage."""
 
-    caller_id: str
+    user_id: str
     request_id: str
     traceparent: str = ""
     tracestate: str = ""

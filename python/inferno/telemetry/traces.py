@@ -76,15 +76,15 @@ class Traces:
         )
         if isinstance(span, ReadableSpan):  # else it is not sampled
             _end(span, times_ns[1], error)
-            self._kept.append((origin.caller_id, span))
+            self._kept.append((origin.user_id, span))
 
-    def newest(self, limit: int, caller_id: str | None = None) -> list[dict[str, Any]]:
+    def newest(self, limit: int, user_id: str | None = None) -> list[dict[str, Any]]:
         """Up to `limit` spans, newest first, as JSON: those of one caller, or of all."""
         found: list[dict[str, Any]] = []
         for owner, span in reversed(self._kept):
             if len(found) == limit:
                 break
-            if caller_id is None or owner == caller_id:
+            if user_id is None or owner == user_id:
                 found.append(_described(span))
         return found
 
