@@ -9,9 +9,9 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inferno import errors
-from inferno.server.endpoint import endpoints
+from inferno.server.endpoint import Socket, endpoints
 from inferno.server.exchange import Exchanges
-from inferno.server.routes import route_table
+from inferno.server.routes import route_table, socket_table
 from inferno.server.services import Services
 
 
@@ -26,7 +26,8 @@ def create_app(services: Services) -> ASGIApp:
         finally:
             await services.pool.close(services.settings.server.drain_s)
 
-    routes = endpoints(route_table(), services)
+    sockets = [Socket(spec, services) for spec in socket_table()]
+    routes = [*sockets, *endpoints(route_table(), services)]
     return Exchanges(Router(routes, redirect_slashes=False, default=_no_route, lifespan=lifespan), services)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from inferno.server.call import Handler
+from inferno.identity.keys import Caller
+from inferno.server.call import Call, Handler
 
 Permission: TypeAlias = Literal["public", "inference", "models:read", "models:write", "metrics:read"]
 
@@ -37,4 +39,19 @@ class RouteSpec(msgspec.Struct, frozen=True):
     permission: Permission
     handler: Handler
     summary: str
+    deprecation: Deprecation | None = None
+
+
+#: The caller that headers name, or an error. A WebSocket may present its credentials after the handshake.
+Admit: TypeAlias = Callable[[Mapping[str, str]], Caller]
+SocketHandler: TypeAlias = Callable[[Call, Admit], Awaitable[None]]
+
+
+class SocketSpec(msgspec.Struct, frozen=True):
+    """A WebSocket route. The handler is called before the handshake is accepted; it serves nothing to a caller that
+    `Admit` has not let in."""
+
+    path: str
+    permission: Permission
+    handler: SocketHandler
     deprecation: Deprecation | None = None

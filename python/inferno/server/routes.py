@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from inferno.server.endpoints import embeddings, health, metrics, models, openapi, text
-from inferno.server.route import RouteSpec
+from inferno.server.route import RouteSpec, SocketSpec
+from inferno.server.websocket import converse
 
 #: Routes that exist once, in OpenAI's shape.
 OPENAI = (
@@ -29,6 +30,8 @@ NATIVE = (
     RouteSpec("GET", "/metrics", "metrics:read", metrics.metrics, "Prometheus metrics"),
     RouteSpec("GET", "/openapi.json", "public", openapi.openapi_json, "This API, described"),
 )
+#: WebSocket routes of the API document; each is also there under /v1.
+SOCKETS = (SocketSpec("/ws", "inference", converse), SocketSpec("/ws/stream", "inference", converse))
 
 
 def route_table() -> tuple[RouteSpec, ...]:
@@ -37,3 +40,8 @@ def route_table() -> tuple[RouteSpec, ...]:
     aliases = (msgspec.structs.replace(route, path="/v1" + route.path) for route in NATIVE)
     # /v1/models/{model_id} takes any rest of a path, so it comes last.
     return (*NATIVE, *(alias for alias in aliases if (alias.method, alias.path) not in taken), *OPENAI)
+
+
+def socket_table() -> tuple[SocketSpec, ...]:
+    """Every WebSocket route."""
+    return (*SOCKETS, *(msgspec.structs.replace(socket, path="/v1" + socket.path) for socket in SOCKETS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ class Services:
     metrics: Metrics = field(default_factory=Metrics)
     version: str = __version__
     started: float = field(default_factory=time.monotonic)
+    #: Set once the server is about to stop: who keeps a connection open for later takes leave.
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def fingerprint(self) -> str:
