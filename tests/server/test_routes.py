@@ -11,7 +11,7 @@ from inferno import errors
 from inferno.identity.keys import Caller
 from inferno.server.openapi import _BODIES
 from inferno.server.route import RouteSpec
-from inferno.server.routes import route_table
+from inferno.server.routes import route_table, socket_table
 from inferno.server.services import Services
 
 from tests.fakes import FakeEngine
@@ -33,11 +33,12 @@ def name_of(route: RouteSpec) -> str:
 def test_matrix_lists_every_route() -> None:
     lines = [line.split() for line in MATRIX.read_text().splitlines() if line and not line.startswith("#")]
     listed = {(method, path): permission for method, path, permission in lines}
-    assert listed == {(route.method, route.path): route.permission for route in route_table()}
+    http = {(route.method, route.path): route.permission for route in route_table()}
+    assert listed == http | {("WS", socket.path): socket.permission for socket in socket_table()}
 
 
 def test_every_native_route_has_a_versioned_twin() -> None:
-    paths = {route.path for route in route_table()}
+    paths = {route.path for route in (*route_table(), *socket_table())}
     assert {f"/v1{path}" for path in paths if not path.startswith("/v1/")} <= paths
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import queue
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -109,7 +110,9 @@ def test_a_header_says_it_as_well(talkative: Live, open_to: Open, headers: dict[
 
 
 @pytest.mark.acceptance("W1")
-@pytest.mark.parametrize("headers", [{"Authorization": "Bearer wrong"}, {"X-API-Key": "x"}, {"Authorization": "Basic eA=="}])
+@pytest.mark.parametrize(
+    "headers", [{"Authorization": "Bearer wrong"}, {"X-API-Key": "x"}, {"Authorization": "Basic eA=="}]
+)
 def test_a_wrong_header_is_refused_before_the_handshake(live: Live, headers: dict[str, str]) -> None:
     status, error = refusal(live, headers=headers)
     assert (status, error["code"], error["headers"]["WWW-Authenticate"]) == (401, "AUTHENTICATION_FAILED", "Bearer")
@@ -199,7 +202,9 @@ def test_the_handshake_has_our_headers(talk: Talk) -> None:
     assert "Sec-WebSocket-Extensions" not in response.headers  # T60: nothing is decompressed
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "http://127.0.0.1:1", "http://127.0.0.1", "null", "http://[", ""])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://127.0.0.1:1", "http://127.0.0.1", "null", "http://[", ""]
+)
 def test_pages_from_elsewhere_are_refused(live: Live, origin: str) -> None:
     status, error = refusal(live, headers={**AUTH, "Origin": origin})
     assert (status, error["code"], error["details"]) == (403, "AUTHORIZATION_FAILED", {"field": "Origin"})
@@ -230,6 +235,12 @@ def test_the_checks_of_every_request(live: Live, headers: dict[str, str], field:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert json.loads(body)["error"]["details"] == {"field": field}
+
+
+def test_a_server_that_stops_opens_none(live: Live) -> None:
+    live.services.draining.set()
+    status, error = refusal(live)
+    assert (status, error["code"], error["headers"]["Retry-After"]) == (503, "SERVICE_UNAVAILABLE", "5")
 
 
 @pytest.mark.parametrize("path", ["/", "/wss", "/ws/", "/ws/other", "/inference", "/v1/ws/x"])
@@ -379,6 +390,18 @@ def test_requests_are_counted(talkative: Live, open_to: Open) -> None:
     assert 'inferno_inference_requests_total{model="llama-2-7b"} 1.0' in lines
     assert 'inferno_tokens_total{kind="completion",model="llama-2-7b"} 2.0' in lines
     assert "inferno_inference_duration_seconds_count 1.0" in lines
+
+
+def test_the_log_has_the_route_and_no_secrets(talkative: Live, open_to: Open, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "inferno.access")
+    talk = open_to(talkative)
+    talk.send(type="auth", token=KEY)
+    talk.next()
+    talk.connection.close()
+    while not (lines := [record.__dict__["fields"] for record in caplog.records if record.name == "inferno.access"]):
+        pass
+    assert (lines[0]["method"], lines[0]["route"], lines[0]["status"]) == ("GET", "/ws", 101)
+    assert KEY not in str([record.__dict__ for record in caplog.records])
 
 
 # ---- cancelling ----
