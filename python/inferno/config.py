@@ -181,7 +181,7 @@ SETTINGS: tuple[Setting, ...] = (
         kind=tuple,
         default=(),
         secret=True,
-        help="Tables `[[webhooks]]` with webhook_url, events, secret: told of what all users do. In the environment JSON.",
+        help="Tables `[[webhooks]]` with webhook_url, events, secret: told what all users do. In the environment JSON.",
     ),
     Setting(
         key="server.host",

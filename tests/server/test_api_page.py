@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from inferno import _core
+from inferno.server import websocket, websocket_protocol
 from inferno.server.dialects import native, openai, openai_chat, openai_completions
+from inferno.server.dialects.websocket import MAX_ID_CHARACTERS
 from inferno.server.errors import STATUS
-from inferno.server.routes import route_table
+from inferno.server.routes import route_table, socket_table
 from inferno.server.schemas import components
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
@@ -40,6 +42,16 @@ def test_every_code_has_its_row(code: str, status: int) -> None:
 
 
 def test_every_route_is_named() -> None:
-    for route in route_table():
+    for route in (*route_table(), *socket_table()):
         path = re.sub(r"{[\w:]+}", "{id}", route.path)
         assert f"{path}`" in PAGE or f"{path.removeprefix('/v1')}`" in PAGE
+
+
+def test_limits_of_a_websocket_are_the_real_ones() -> None:
+    (section,) = [part for part in PAGE.split("\n## ") if part.startswith("WebSocket")]
+    protocol = websocket_protocol
+    assert f"within {websocket.AUTH_DEADLINE_S:g} seconds" in section
+    assert f"Up to {websocket.MAX_RUNNING} requests" in section
+    assert f"1 to {MAX_ID_CHARACTERS} characters" in section
+    assert f"{protocol.MAX_MESSAGE_BYTES >> 20} MiB in at most {protocol.MAX_FRAGMENTS} frames" in section
+    assert f"{protocol.FRAMES_PER_S:g} frames a second, {protocol.FRAMES_AT_ONCE:g} at once" in section

@@ -14,7 +14,7 @@ from inferno.identity.callers import ROLES
 from inferno.identity.users import create_user
 from inferno.server.openapi import _BODIES
 from inferno.server.route import RouteSpec
-from inferno.server.routes import route_table
+from inferno.server.routes import route_table, socket_table
 from inferno.server.services import Services
 from sqlalchemy import Connection
 
@@ -42,11 +42,12 @@ def matrix() -> dict[tuple[str, str], tuple[str, list[str]]]:
 
 def test_matrix_lists_every_route() -> None:
     listed = {route: permission for route, (permission, _) in matrix().items()}
-    assert listed == {(route.method, route.path): route.permission for route in route_table()}
+    http = {(route.method, route.path): route.permission for route in route_table()}
+    assert listed == http | {("WS", socket.path): socket.permission for socket in socket_table()}
 
 
 def test_every_native_route_has_a_versioned_twin() -> None:
-    paths = {route.path for route in route_table()}
+    paths = {route.path for route in (*route_table(), *socket_table())}
     assert {f"/v1{path}" for path in paths if not path.startswith("/v1/")} <= paths
 
 

@@ -16,6 +16,8 @@ import msgspec
 import pytest
 from inferno import errors
 from inferno.server import run
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from tests.fakes import PATIENCE_S, FakeEngine
 from tests.server.conftest import AUTH, PROMPT, make_services, settings
@@ -38,6 +40,16 @@ class Child:
             lines = response.iter_lines()
             assert "word" in next(lines)
             yield lines
+
+    @contextlib.contextmanager
+    def websocket(self, *names: str) -> Iterator[ClientConnection]:
+        """A connection on which requests of these ids have begun to stream."""
+        uri = self.url.replace("http", "ws", 1) + "/ws"
+        with connect(uri, additional_headers=AUTH, proxy=None) as connection:
+            for name in names:
+                connection.send(json.dumps({"type": "inference", "id": name, "stream": True, **PROMPT}))
+                assert "word" in connection.recv(PATIENCE_S)
+            yield connection
 
     def readyz(self) -> int:
         return httpx.get(f"{self.url}/readyz").status_code
@@ -104,6 +116,53 @@ def test_a_second_signal_ends_at_once(start: Callable[[float], Child]) -> None:
         child.until_not_ready()
         child.process.send_signal(signal.SIGTERM)
         assert "SERVICE_UNAVAILABLE" in next(line for line in lines if line)
+    status, log = child.end()
+    assert status == 0
+    assert "Traceback" not in log
+
+
+@pytest.mark.acceptance("W8")
+def test_an_idle_websocket_does_not_hold_up_the_end(start: Callable[[float], Child]) -> None:
+    child = start(30)
+    with child.websocket() as connection:
+        child.process.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed):
+            connection.recv(PATIENCE_S)
+        assert connection.close_code == 1012
+    status, log = child.end()
+    assert status == 0
+    assert "Traceback" not in log
+
+
+def test_running_requests_of_a_websocket_go_on_and_new_ones_are_refused(start: Callable[[float], Child]) -> None:
+    child = start(30)
+    with child.websocket("a", "b") as connection:
+        child.process.send_signal(signal.SIGTERM)
+        child.until_not_ready()
+        connection.send(json.dumps({"type": "inference", "id": "c", **PROMPT}))
+        refused = json.loads(connection.recv(PATIENCE_S))
+        assert (refused["id"], refused["code"]) == ("c", "SERVICE_UNAVAILABLE")
+        for name in ("a", "b"):
+            connection.send(json.dumps({"type": "cancel", "id": name}))
+            assert json.loads(connection.recv(PATIENCE_S))["text"] == "word"
+        with pytest.raises(ConnectionClosed):
+            connection.recv(PATIENCE_S)
+        assert connection.close_code == 1012
+    assert child.end()[0] == 0
+
+
+def test_requests_of_a_websocket_that_outlast_the_drain_time(start: Callable[[float], Child]) -> None:
+    child = start(0.2)
+    with child.websocket("a", "b") as connection:
+        child.process.send_signal(signal.SIGTERM)
+        errors_told = [json.loads(connection.recv(PATIENCE_S)) for _ in range(2)]
+        assert sorted((error["id"], error["code"]) for error in errors_told) == [
+            ("a", "SERVICE_UNAVAILABLE"),
+            ("b", "SERVICE_UNAVAILABLE"),
+        ]
+        with pytest.raises(ConnectionClosed):
+            connection.recv(PATIENCE_S)
+        assert connection.close_code == 1012
     status, log = child.end()
     assert status == 0
     assert "Traceback" not in log

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -104,7 +105,7 @@ class BatchRunner:
             for model in await self._write(jobs.waiting_models):
                 if model not in self._queues:
                     task = self._queues[model] = asyncio.create_task(self._work_off(model))
-                    task.add_done_callback(lambda task, model=model: self._queue_ended(model, task))
+                    task.add_done_callback(functools.partial(self._queue_ended, model))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), _LOOK_S)
 

@@ -10,9 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inferno import errors
 from inferno.server.background import background, every
-from inferno.server.endpoint import endpoints
+from inferno.server.endpoint import Socket, endpoints
 from inferno.server.exchange import Exchanges
-from inferno.server.routes import route_table
+from inferno.server.routes import route_table, socket_table
 from inferno.server.services import Services
 
 #: How often it is written down when keys were last used.
@@ -42,7 +42,8 @@ def create_app(services: Services) -> ASGIApp:
             await services.pool.close(services.settings.server.drain_s)
             await services.traces.close(_LAST_SPANS_S)
 
-    routes = endpoints(route_table(), services)
+    sockets = [Socket(spec, services) for spec in socket_table()]
+    routes = [*sockets, *endpoints(route_table(), services)]
     return Exchanges(Router(routes, redirect_slashes=False, default=_no_route, lifespan=lifespan), services)
 
 

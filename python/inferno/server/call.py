@@ -71,12 +71,15 @@ class Call:
 
     @property
     def origin(self) -> Origin:
-        """A header that comes twice is joined as HTTP says, which makes a second `traceparent` no traceparent.
+        """Requires: the route is not public."""
+        return self.origin_of(self.known_caller, self.scope[REQUEST_ID])
 
-        Requires: the route is not public."""
+    def origin_of(self, caller: Caller, request_id: str) -> Origin:
+        """Of one request of several that come with these headers. A header that comes twice is joined as HTTP says,
+        which makes a second `traceparent` no traceparent."""
         return Origin(
-            user_id=self.known_caller.user_id,
-            request_id=self.scope[REQUEST_ID],
+            user_id=caller.user_id,
+            request_id=request_id,
             traceparent=",".join(self.headers.getlist("traceparent")),
             tracestate=",".join(self.headers.getlist("tracestate")),
         )

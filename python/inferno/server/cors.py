@@ -7,6 +7,7 @@ play no part, so `Access-Control-Allow-Credentials` is never sent.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
@@ -27,3 +28,16 @@ def headers(request: Headers, method: str, origins: Sequence[str]) -> list[tuple
     if method == "OPTIONS" and "access-control-request-method" in request:
         return [*allowed, *_PREFLIGHT, (b"vary", b"Origin")]
     return [*allowed, (b"access-control-expose-headers", _EXPOSED), (b"vary", b"Origin")]
+
+
+def admits(request: Headers, origins: Sequence[str]) -> bool:
+    """Whether the page behind a WebSocket handshake may talk to us. Browsers ask nobody before they open one, so the
+    server must look (RFC 6455, section 10.2): at pages of this very host and port, and of listed origins. Programs
+    that are no browser send no origin."""
+    origin = request.get("origin")
+    if origin is None or "*" in origins or origin in origins:
+        return True
+    try:
+        return urlsplit(origin).netloc.lower() == request.get("host", "").lower() != ""
+    except ValueError:
+        return False

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from websockets.frames import CloseCode
 
 from inferno import errors
 from inferno.identity.limits import Admission, Exceeded
@@ -18,7 +19,7 @@ from inferno.request import new_id
 from inferno.server import cors, rate_limit
 from inferno.server.call import REQUEST_ID, Answer, SlowReader
 from inferno.server.errors import STATUS, UNEXPECTED, envelope, headers
-from inferno.server.route import RouteSpec
+from inferno.server.route import RouteSpec, SocketSpec
 from inferno.server.services import Services
 
 log = logging.getLogger("inferno.access")
@@ -29,6 +30,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 #: The status in the log for a client that left before its answer was complete.
 _CLIENT_LEFT = 499
+_SWITCHING_PROTOCOLS = 101
 #: ASGI extension of our own protocol class: drops a connection without waiting for its reader.
 ABORT = "inferno.abort"
 
@@ -41,17 +43,19 @@ class Exchanges:
         self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             await Exchange(scope, send, self._services).run(self._app, receive)
         else:
             await self._app(scope, receive, send)
 
 
 class Exchange:
-    """One request and its answer on the way out."""
+    """One request and its answer on the way out. A WebSocket is one too: its answer is the handshake's, or a refusal
+    by the `websocket.http.response` extension of ASGI."""
 
     def __init__(self, scope: Scope, send: Send, services: Services) -> None:
         self._scope = scope
+        self._is_websocket = scope["type"] == "websocket"
         self._send = send
         self._settings = services.settings.server
         self._headers = Headers(scope=scope)
@@ -90,6 +94,8 @@ class Exchange:
             raise errors.InvalidRequest("The API version is not supported; this is 1.0.", field="API-Version")
         if not self._names_us(self._headers.get("host", "localhost")):
             raise errors.InvalidRequest("The Host header does not name this server.", field="Host")
+        if self._is_websocket and not cors.admits(self._headers, self._settings.cors_origins):
+            raise errors.AuthorizationFailed("This origin may not open a WebSocket.", field="Origin")
 
     def _names_us(self, host: str) -> bool:
         """Against DNS rebinding: a web page under another name cannot talk to a server on the reader's machine."""
@@ -101,22 +107,26 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         """Raises SlowReader when the client has not read for `stream_write_timeout_s`."""
-        if message["type"] == "http.response.start":
-            self._status = message["status"]
-            message = {**message, "headers": [*message["headers"], *self._own_headers()]}
+        if message["type"] in ("http.response.start", "websocket.accept"):
+            self._status = message.get("status", _SWITCHING_PROTOCOLS)
+            message = {**message, "headers": [*message.get("headers", ()), *self._own_headers()]}
+        if self._is_websocket and message["type"].startswith("http."):
+            message = {**message, "type": "websocket." + message["type"]}
         try:
             async with asyncio.timeout(self._settings.stream_write_timeout_s):
                 await self._send(message)
         except TimeoutError:
             raise SlowReader from None
+        except OSError:
+            raise ClientDisconnect from None
 
     def _own_headers(self) -> list[tuple[bytes, bytes]]:
-        spec: RouteSpec | None = getattr(self._scope.get("route"), "spec", None)
+        spec: RouteSpec | SocketSpec | None = getattr(self._scope.get("route"), "spec", None)
         return [
             (b"x-request-id", self._request_id.encode()),
             (b"api-version", API_VERSION.encode()),
             (b"x-content-type-options", b"nosniff"),
-            *cors.headers(self._headers, self._scope["method"], self._settings.cors_origins),
+            *cors.headers(self._headers, self._method, self._settings.cors_origins),
             *(spec.deprecation.headers() if spec and spec.deprecation else ()),
             *self._limit_headers(),
         ]
@@ -130,9 +140,16 @@ class Exchange:
             told |= rate_limit.openai_headers(admission)
         return [(name.lower().encode(), value.encode()) for name, value in told.items()]
 
+    @property
+    def _method(self) -> str:
+        method: str = self._scope.get("method", "GET")  # a handshake is a GET
+        return method
+
     async def _fail(self, error: errors.InfernoError) -> None:
-        if self._status:
-            return  # bytes have left; a second answer is not possible
+        if self._status:  # bytes have left; a second answer is not possible
+            if self._is_websocket:
+                await self.send({"type": "websocket.close", "code": int(CloseCode.INTERNAL_ERROR)})
+            return
         openai = self._scope["path"].startswith("/v1/")
         body = envelope(error, self._request_id, openai=openai)
         told = headers(error)
@@ -141,12 +158,12 @@ class Exchange:
             self._scope.pop(rate_limit.ADMISSION, None)
             told |= rate_limit.headers(error.window)
         answer = Answer(body, STATUS[error.code], headers=told)
-        await answer.write(self.send, head=self._scope["method"] == "HEAD")
+        await answer.write(self.send, head=self._method == "HEAD")
 
     def _log(self) -> None:
         fields: dict[str, Any] = {
             "request_id": self._request_id,
-            "method": self._scope["method"],
+            "method": self._method,
             "route": getattr(self._scope.get("route"), "path", "none"),
             "status": self._status,
             "ms": round((time.perf_counter() - self._began) * 1000, 1),

@@ -16,6 +16,7 @@ from inferno import errors
 from inferno.request import new_id
 from inferno.server.errors import STATUS, envelope
 from inferno.server.exchange import ABORT
+from inferno.server.websocket_protocol import is_handshake
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_FIELDS = 100
@@ -32,6 +33,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._began = False  # a request began in the piece of data at hand
+        self._handshake: bool | None = None  # whether the request is a WebSocket handshake, once that was asked
         self._deadline: asyncio.TimerHandle | None = None
 
     # ---- what arrives -------------------------------------------------------------------------------------------
@@ -65,6 +67,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = self._began = True
         self._head_bytes = 0
+        self._handshake = None
         self._expect_within(HEAD_DEADLINE_S)
         self.scope["extensions"] = {ABORT: self._abort}  # type: ignore[dict-item]
 
@@ -89,6 +92,19 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._expect_nothing()
         super().on_message_complete()
+
+    # ---- upgrades -----------------------------------------------------------------------------------------------
+
+    def _should_upgrade_to_ws(self) -> bool:
+        """A request to upgrade that is no handshake is answered like one that does not ask for it."""
+        if self._handshake is None:
+            fields = b"".join(name + b": " + value + b"\r\n" for name, value in self.headers)
+            line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+            self._handshake = is_handshake(line + fields + b"\r\n")
+        return self._handshake
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing to warn of: upgrading is the client's wish, and ignoring it is allowed."""
 
     # ---- deadlines ----------------------------------------------------------------------------------------------
 

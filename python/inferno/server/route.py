@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from inferno.identity.callers import Permission
-from inferno.server.call import Handler
+from inferno.identity.callers import Caller, Permission
+from inferno.server.call import Call, Handler
 
 #: What a route asks of its caller: a permission, `authenticated` for anybody who is somebody, or nothing.
 Access: TypeAlias = Permission | Literal["authenticated", "public"]
@@ -42,3 +43,18 @@ class RouteSpec(msgspec.Struct, frozen=True):
     deprecation: Deprecation | None = None
     #: Counts against the caller's rate limits.
     limited: bool = True
+
+
+#: The caller that a credential stands for, or an error. A WebSocket may present it after the handshake.
+Admit: TypeAlias = Callable[[str | None], Awaitable[Caller]]
+SocketHandler: TypeAlias = Callable[[Call, Admit], Awaitable[None]]
+
+
+class SocketSpec(msgspec.Struct, frozen=True):
+    """A WebSocket route. The handler is called before the handshake is accepted; it serves nothing to a caller that
+    `Admit` has not let in."""
+
+    path: str
+    permission: Permission
+    handler: SocketHandler
+    deprecation: Deprecation | None = None

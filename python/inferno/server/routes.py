@@ -17,7 +17,8 @@ from inferno.server.endpoints import (
     traces,
     webhooks,
 )
-from inferno.server.route import RouteSpec
+from inferno.server.route import RouteSpec, SocketSpec
+from inferno.server.websocket import converse
 
 #: Routes that exist once, in OpenAI's shape.
 OPENAI = (
@@ -63,6 +64,8 @@ NATIVE = (
     RouteSpec("POST", "/auth/logout", "authenticated", auth.logout, "Revoke the token"),
     RouteSpec("GET", "/openapi.json", "public", openapi.openapi_json, "This API, described"),
 )
+#: WebSocket routes of the API document; each is also there under /v1.
+SOCKETS = (SocketSpec("/ws", "inference", converse), SocketSpec("/ws/stream", "inference", converse))
 
 
 def route_table() -> tuple[RouteSpec, ...]:
@@ -71,3 +74,8 @@ def route_table() -> tuple[RouteSpec, ...]:
     aliases = (msgspec.structs.replace(route, path="/v1" + route.path) for route in NATIVE)
     # /v1/models/{model_id} takes any rest of a path, so it comes last.
     return (*NATIVE, *(alias for alias in aliases if (alias.method, alias.path) not in taken), *OPENAI)
+
+
+def socket_table() -> tuple[SocketSpec, ...]:
+    """Every WebSocket route."""
+    return (*SOCKETS, *(msgspec.structs.replace(socket, path="/v1" + socket.path) for socket in SOCKETS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -21,12 +22,15 @@ from inferno.models.registry import Registry
 from inferno.server.app import create_app
 from inferno.server.protocol import GuardedProtocol
 from inferno.server.services import Services, build_services
+from inferno.server.websocket_protocol import MAX_MESSAGE_BYTES, GuardedWebSocket
 from inferno.store.database import Database
 
 log = logging.getLogger(__name__)
 
 #: How long an idle connection is kept: longer than clients keep theirs, or they meet a closed one.
 _KEEP_ALIVE_S = 30
+#: How often a WebSocket is asked whether its peer is still there, and how long the answer may take.
+_PING_S = 20.0
 #: How long connections get to take in their last bytes once everything has been cancelled.
 _LAST_WORDS_S = 2
 #: Called once the server answers, with its address, the key to use (None without authentication), and whether
@@ -130,7 +134,11 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             create_app(services),
             http=GuardedProtocol,
-            ws="none",
+            ws=GuardedWebSocket,
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_ping_interval=_PING_S,
+            ws_ping_timeout=_PING_S,
+            ws_per_message_deflate=False,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -143,6 +151,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._pool = services.pool
+        self._draining = services.draining
         self._drain_s = services.settings.server.drain_s
         self._ready = ready
         self._drained_by: float | None = None
@@ -170,8 +179,11 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def _drain(self, until: float) -> None:
+        self._draining.set()
         running = len(self.server_state.tasks)
         self.should_exit = running == 0 or time.monotonic() >= until
         if self.should_exit and running:
             log.warning("%d requests did not end in time and are cut off", running)
             await self._pool.close(0.0)  # their streams end with an error that says so
+            if tasks := self.server_state.tasks:  # uvicorn would close WebSockets before that has been said
+                await asyncio.wait(tasks, timeout=_LAST_WORDS_S)

@@ -13,9 +13,9 @@ from inferno.identity.callers import ROLES
 from inferno.request import MAX_CHOICES, MAX_INPUTS, MAX_MESSAGES, MAX_PROMPTS
 from inferno.server.dialects import openai, openai_chat, openai_completions
 from inferno.server.errors import STATUS
+from inferno.telemetry.custom_metrics import KINDS, LABEL, MAX_LABEL_LENGTH, MAX_LABELS, NAME
 from inferno.webhooks.endpoints import EVENTS
 from inferno.webhooks.outbox import State
-from inferno.telemetry.custom_metrics import KINDS, LABEL, MAX_LABEL_LENGTH, MAX_LABELS, NAME
 
 Schema: TypeAlias = dict[str, Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ipaddress
 import time
@@ -15,18 +16,18 @@ from inferno.identity.limits import Limiter
 from inferno.identity.logins import Logins
 from inferno.models.pool import ModelPool
 from inferno.models.registry import Registry
-from inferno.server.announcements import Announcements, batch_ended
 from inferno.request import EmbeddingRequest, Request
+from inferno.server.announcements import Announcements, batch_ended
 from inferno.store.database import Database
 from inferno.telemetry.custom_metrics import CustomMetrics
 from inferno.telemetry.metrics import Metrics
+from inferno.telemetry.observation import Observation
+from inferno.telemetry.origin import Origin
+from inferno.telemetry.traces import Traces
 from inferno.webhooks.deliverer import Deliverer
 from inferno.webhooks.endpoints import configure_webhooks
 from inferno.webhooks.outbound import Policy
 from inferno.webhooks.outbox import OPERATOR
-from inferno.telemetry.observation import Observation
-from inferno.telemetry.origin import Origin
-from inferno.telemetry.traces import Traces
 
 
 @dataclass
@@ -46,6 +47,8 @@ class Services:
     custom_metrics: CustomMetrics
     version: str = __version__
     started: float = field(default_factory=time.monotonic)
+    #: Set once the server is about to stop: who keeps a connection open for later takes leave.
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
 
     def observe(self, request: Request | EmbeddingRequest, origin: Origin) -> Observation:
         """The context to run `request` in, for metrics and traces."""

@@ -33,9 +33,7 @@ _RETENTION_S = 30 * 86400.0
 class Deliverer:
     """One for a server. `run` is to be kept running."""
 
-    def __init__(
-        self, database: Database, policy: Policy, draw: Callable[[], float] = random.SystemRandom().random
-    ) -> None:
+    def __init__(self, database: Database, policy: Policy, draw: Callable[[], float] = random.random) -> None:
         self._database = database
         self.policy = policy
         self._draw = draw

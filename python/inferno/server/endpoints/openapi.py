@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from inferno.server.call import Answer, Call
 from inferno.server.openapi import document
+from inferno.server.route import RouteSpec
 
 
 async def openapi_json(call: Call) -> Answer:
-    routes = call.scope["router"].routes
-    return Answer(document([route.spec for route in routes], call.services.version))
+    specs = [route.spec for route in call.scope["router"].routes]
+    # OpenAPI has no words for a WebSocket.
+    return Answer(document([spec for spec in specs if isinstance(spec, RouteSpec)], call.services.version))
