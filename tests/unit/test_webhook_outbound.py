@@ -106,10 +106,11 @@ async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 def repeats(start: bytes, piece: bytes, pause: float = 0) -> Answer:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(start)
-        while True:
+        while not writer.is_closing():
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(pause)
+        raise ConnectionResetError
 
     return answer
 
