@@ -61,7 +61,7 @@ async def receiver(
             if read:
                 await _read_request(state, reader)
             await answer(reader, writer)
-        except (ConnectionError, ssl.SSLError):
+        except (ConnectionError, EOFError, ssl.SSLError):
             state.hung_up.release()
         finally:
             writer.close()
@@ -106,10 +106,11 @@ async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 def repeats(start: bytes, piece: bytes, pause: float = 0) -> Answer:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(start)
-        while True:
+        while not writer.is_closing():
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(pause)
+        raise ConnectionResetError
 
     return answer
 
@@ -233,16 +234,17 @@ async def test_an_answer_that_drips_has_been_given() -> None:
 
 
 async def test_a_short_answer_is_heard_out() -> None:
+    hung_up_early = asyncio.get_running_loop().create_future()
+
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(reader.read(), 0.2)  # returns when the other side has hung up
-            raise ConnectionResetError
+        ended, _ = await asyncio.wait([asyncio.ensure_future(reader.read())], timeout=0.2)
+        hung_up_early.set_result(bool(ended))
         writer.write(b"ok")
 
     async with receiver(slow) as there:
         assert (await send(there.url)).status == 200
-        assert there.hung_up.locked()
+        assert not await asyncio.wait_for(hung_up_early, 5)
 
 
 async def test_an_answer_without_end_is_cut() -> None:
