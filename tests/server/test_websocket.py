@@ -95,7 +95,7 @@ def refusal(live: Live, path: str = "/ws", headers: dict[str, str] = AUTH) -> tu
 def test_the_first_message_says_who_it_is(talkative: Live, open_to: Open, path: str) -> None:
     talk = open_to(talkative, path, {})
     talk.send(type="auth", token=KEY)
-    assert talk.next() == {"type": "auth", "status": "ok", "user": "key"}
+    assert talk.next() == {"type": "auth", "status": "ok", "user": "operator"}
     talk.ask("a")
     assert talk.next()["type"] == "complete"
 
