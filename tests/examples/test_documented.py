@@ -1,0 +1,58 @@
+"""The examples are those of the API document, byte for byte, where the document is at hand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.examples.conftest import EXAMPLES
+
+DOCUMENT = Path(__file__).parents[3] / "shared" / "spec" / "inferno-api.md"
+CURL = ("health", "models", "inference", "stream", "chat")
+
+
+@pytest.fixture(scope="module")
+def blocks() -> dict[str, str]:
+    """The code of the document's section of examples, by language."""
+    if not DOCUMENT.exists():
+        pytest.skip("the API document is not beside the project")
+    section = DOCUMENT.read_bytes().decode().partition("\n## Examples\n")[2]
+    return dict(re.findall(r"^```(\w+)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE))
+
+
+def text(name: str) -> str:
+    return (EXAMPLES / name).read_bytes().decode()
+
+
+@pytest.mark.parametrize(("language", "file"), [("python", "python/simple_and_stream.py"), ("go", "go/inference.go")])
+def test_whole_files(blocks: dict[str, str], language: str, file: str) -> None:
+    assert text(file) == blocks[language]
+
+
+@pytest.mark.parametrize(
+    ("language", "file"),
+    [("typescript", "typescript/inference.ts"), ("rust", "rust/src/main.rs")],
+)
+def test_files_that_only_add_a_call(blocks: dict[str, str], language: str, file: str) -> None:
+    assert text(file).startswith(blocks[language] + "\n")
+
+
+def test_javascript_is_typescript_without_types(blocks: dict[str, str]) -> None:
+    plain = re.sub(r": (string|Promise<string>)(?=[,) ])", "", blocks["typescript"])
+    assert text("javascript/inference.js").startswith(plain + "\n")
+
+
+def test_curl_commands(blocks: dict[str, str]) -> None:
+    commands = blocks["bash"].rstrip("\n").split("\n\n")
+    assert len(commands) == len(CURL)
+    for name, command in zip(CURL, commands, strict=True):
+        assert text(f"curl/{name}.sh").endswith(f"\n\n{command}\n")
+
+
+def test_the_page_lists_every_example() -> None:
+    page = text("README.md")
+    helpers = {"README.md", "package.json", "go.mod", "Cargo.toml", "main.go"}
+    files = [path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.*") if path.name not in helpers]
+    assert [name for name in files if f"`{name}`" not in page] == []
