@@ -13,7 +13,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,19 @@ from inferno import _core, errors
 MIB = 1024 * 1024
 
 
-class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings that begin with the same word. What is secret is masked when they are printed."""
+
+    def __repr__(self) -> str:
+        secrets = {setting.key.rpartition(".")[2] for setting in SETTINGS if setting.secret}
+        shown = (
+            f"{name}={'********' if value and name in secrets else value!r}"
+            for name, value in msgspec.structs.asdict(self).items()
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class ServerSettings(Section, frozen=True, kw_only=True):
     host: str
     port: int
     max_body_bytes: int
@@ -35,17 +47,44 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_public: bool
     cors_origins: list[str]
     allowed_hosts: list[str]
+    trusted_proxies: list[str]
+    tls_cert: Path | None
+    tls_key: Path | None
 
 
-class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
+class AuthSettings(Section, frozen=True, kw_only=True):
     enabled: bool
     api_key: str
+    token_ttl_s: float
+    refresh_ttl_s: float
 
-    def __repr__(self) -> str:
-        return f"AuthSettings(enabled={self.enabled}, api_key={'********' if self.api_key else ''!r})"
+
+class LimitSettings(Section, frozen=True, kw_only=True):
+    enabled: bool
+    requests_per_minute: int
+    requests_per_hour: int
+    tokens_per_minute: int
+    concurrent_requests: int
+    logins_per_minute: int
+    storage: str
 
 
-class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
+class StoreSettings(Section, frozen=True, kw_only=True):
+    url: str
+
+
+class BatchSettings(Section, frozen=True, kw_only=True):
+    max_items: int
+    max_queued_items: int
+    retention_days: float
+
+
+class WebhookSettings(Section, frozen=True, kw_only=True):
+    allow: list[str]
+    secret: str
+
+
+class ModelSettings(Section, frozen=True, kw_only=True):
     dir: Path
     autoload: bool
     max_loaded: int
@@ -54,7 +93,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     aliases: dict[str, str]
 
 
-class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+class LogSettings(Section, frozen=True, kw_only=True):
     level: str
     format: str
 
@@ -71,6 +110,10 @@ class Explained(msgspec.Struct, frozen=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerSettings
     auth: AuthSettings
+    limits: LimitSettings
+    store: StoreSettings
+    batch: BatchSettings
+    webhooks: WebhookSettings
     engine: dict[str, Any]
     models: ModelSettings
     log: LogSettings
@@ -181,6 +224,14 @@ SETTINGS: tuple[Setting, ...] = (
         default=[],
         help="Host names answered to besides loopback and server.host.",
     ),
+    Setting(
+        key="server.trusted_proxies",
+        kind=list,
+        default=[],
+        help="Networks whose X-Forwarded-For is believed.",
+    ),
+    Setting(key="server.tls_cert", kind=Path, default="", help="Certificate chain (PEM); empty: no TLS."),
+    Setting(key="server.tls_key", kind=Path, default="", help="The certificate's private key (PEM)."),
     Setting(key="auth.enabled", kind=bool, default=True, help="Ask for a key; may be off on loopback only."),
     Setting(
         key="auth.api_key",
@@ -189,6 +240,85 @@ SETTINGS: tuple[Setting, ...] = (
         secret=True,
         help="A fixed key; empty: one is generated at first start.",
         short_env="INFERNO_API_KEY",
+    ),
+    Setting(
+        key="auth.token_ttl_s",
+        kind=float,
+        default=86400.0,
+        min=60,
+        max=30 * 86400,
+        help="How long a login's token is valid.",
+    ),
+    Setting(
+        key="auth.refresh_ttl_s",
+        kind=float,
+        default=30 * 86400.0,
+        min=60,
+        max=366 * 86400,
+        help="How long a login can be renewed.",
+    ),
+    Setting(key="limits.enabled", kind=bool, default=True, help="Limit how much each caller may ask for."),
+    *(
+        Setting(key=f"limits.{name}", kind=int, default=default, min=0, max=10**9, help=help_text)
+        for name, default, help_text in (
+            ("requests_per_minute", 60, "Requests of one key, user or address in a minute; 0 is unlimited."),
+            ("requests_per_hour", 1000, "The same in an hour; 0 is unlimited."),
+            ("tokens_per_minute", 10000, "Prompt and completion tokens in a minute; 0 is unlimited."),
+            ("concurrent_requests", 10, "Requests at once; 0 is unlimited."),
+            ("logins_per_minute", 10, "Login attempts of one address, and for one user, in a minute; 0 is unlimited."),
+        )
+    ),
+    Setting(
+        key="limits.storage",
+        kind=str,
+        default="",
+        secret=True,
+        help="Where counters are kept; empty: in this process, else a URL such as redis://host:6379/0.",
+    ),
+    Setting(
+        key="store.url",
+        kind=str,
+        default="",
+        secret=True,
+        help="The database: sqlite:///FILE or postgresql://...; empty: inferno.db in the data directory.",
+        short_env="INFERNO_DATABASE_URL",
+    ),
+    Setting(
+        key="batch.max_items",
+        kind=int,
+        default=10_000,
+        min=1,
+        max=1_000_000,
+        help="Most requests in one batch.",
+    ),
+    Setting(
+        key="batch.max_queued_items",
+        kind=int,
+        default=100_000,
+        min=1,
+        max=10_000_000,
+        help="Most requests of one user's batches that wait.",
+    ),
+    Setting(
+        key="batch.retention_days",
+        kind=float,
+        default=30.0,
+        min=0.01,
+        max=3650,
+        help="How long a finished batch and its results are kept.",
+    ),
+    Setting(
+        key="webhooks.allow",
+        kind=list,
+        default=[],
+        help="Networks that webhooks may go to although they are private, such as 10.0.0.0/8 or 127.0.0.1/32.",
+    ),
+    Setting(
+        key="webhooks.secret",
+        kind=str,
+        default="",
+        secret=True,
+        help="Signs webhooks of batches whose owner has no secret.",
     ),
     Setting(
         key="models.dir",
@@ -437,6 +567,8 @@ def _assemble(
     data_home = Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     final["data_dir"] = final["data_dir"] or data_home / "inferno"
     final["models.dir"] = final["models.dir"] or final["data_dir"] / "models"
+    for key in ("server.tls_cert", "server.tls_key"):
+        final[key] = final[key] or None
     section: dict[str, dict[str, Any]] = {}
     for key, value in final.items():
         if "." in key:
@@ -444,6 +576,10 @@ def _assemble(
     return Settings(
         server=ServerSettings(**section["server"]),
         auth=AuthSettings(**section["auth"]),
+        limits=LimitSettings(**section["limits"]),
+        store=StoreSettings(**section["store"]),
+        batch=BatchSettings(**section["batch"]),
+        webhooks=WebhookSettings(**section["webhooks"]),
         engine=section["engine"],
         models=ModelSettings(**section["models"]),
         log=LogSettings(**section["log"]),
@@ -476,9 +612,22 @@ def _unsafe(settings: Settings) -> list[str]:
         problems.append(f"auth.enabled = false needs a loopback server.host, not {settings.server.host}")
     if settings.auth.api_key and len(settings.auth.api_key) < 8 and not is_loopback(settings.server.host):
         problems.append("auth.api_key must have at least 8 characters")
+    if (settings.server.tls_cert is None) != (settings.server.tls_key is None):
+        problems.append("server.tls_cert and server.tls_key go together")
+    for key in ("server.trusted_proxies", "webhooks.allow"):
+        section, _, name = key.partition(".")
+        problems.extend(f"{key} {problem}" for problem in _networks(getattr(getattr(settings, section), name)))
     if "*" in settings.server.cors_origins and not settings.auth.enabled:
         problems.append('server.cors_origins = ["*"] needs auth.enabled')
     return problems
+
+
+def _networks(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            yield f"has {text!r}, which is no network such as 10.0.0.0/8"
 
 
 def default_toml() -> str:

@@ -27,11 +27,20 @@ class TextPrompt(msgspec.Struct, frozen=True, tag="text", array_like=True):
 
     text: str
 
+    @property
+    def n_characters(self) -> int:
+        return len(self.text)
+
 
 class TokenPrompt(msgspec.Struct, frozen=True, tag="tokens", array_like=True):
     """Token ids to continue; nothing is added."""
 
     tokens: list[int]
+
+    @property
+    def n_characters(self) -> int:
+        """About as many as the text has."""
+        return 4 * len(self.tokens)
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -43,6 +52,10 @@ class ChatPrompt(msgspec.Struct, frozen=True, tag="chat", array_like=True):
     """Messages, rendered by the model's own chat template. Control tokens in a content stay plain text."""
 
     messages: list[Message]
+
+    @property
+    def n_characters(self) -> int:
+        return sum(len(message.content) for message in self.messages)
 
 
 Prompt: TypeAlias = TextPrompt | TokenPrompt | ChatPrompt

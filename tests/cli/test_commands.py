@@ -3,25 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-
-import pytest
-
-
-@pytest.fixture
-def inferno(tmp_path: Path):  # type: ignore[no-untyped-def]
-    """Runs a command with a home of its own."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("INFERNO_")}
-    environ |= {"INFERNO_DATA_DIR": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
-
-    def run(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "inferno.cli.main", *arguments]
-        return subprocess.run(command, env=environ, input=stdin or "", capture_output=True, text=True, timeout=120)
-
-    return run
 
 
 def test_version(inferno) -> None:  # type: ignore[no-untyped-def]

@@ -21,7 +21,17 @@ class Server:
     """A child process running `inferno serve`."""
 
     def __init__(self, data_dir: Path, *arguments: str, key: str | None = KEY) -> None:
-        command = [sys.executable, "-m", "inferno.cli.main", "serve", "--port", "0", "--data-dir", str(data_dir)]
+        command = [
+            sys.executable,
+            "-m",
+            "inferno.cli.main",
+            "serve",
+            "--no-rate-limits",
+            "--port",
+            "0",
+            "--data-dir",
+            str(data_dir),
+        ]
         environ = {k: v for k, v in os.environ.items() if not k.startswith("INFERNO_")}
         if key is not None:
             environ["INFERNO_API_KEY"] = key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import socket
 import threading
@@ -13,10 +14,13 @@ from typing import Any
 import httpx
 import pytest
 from inferno.config import Settings, load_settings
-from inferno.identity.keys import KeyRing
+from inferno.identity.authentication import Authenticator
+from inferno.identity.limits import Limiter
+from inferno.identity.logins import Logins
 from inferno.server.app import create_app
 from inferno.server.run import Server
 from inferno.server.services import Services
+from inferno.store.database import Database
 
 from tests.fakes import PATIENCE_S, FakeEngine, FakePool, FakeRegistry
 
@@ -33,10 +37,29 @@ def settings(**flags: Any) -> Settings:
     return load_settings(flags=named, environ={"XDG_CONFIG_HOME": "/nonexistent", "XDG_DATA_HOME": "/nonexistent"})
 
 
-def make_services(engine: FakeEngine, key: str | None = KEY, **flags: Any) -> Services:
-    registry = FakeRegistry(MODEL, "org/name")
+@functools.cache
+def shared_database() -> Database:
+    """In memory, for tests that leave nothing in it that others would stumble over."""
+    return Database("")
+
+
+def make_services(
+    engine: FakeEngine, key: str | None = KEY, database: Database | None = None, **flags: Any
+) -> Services:
+    """Limits are off unless a flag switches them on."""
+    registry: Any = FakeRegistry(MODEL, "org/name")
     pool: Any = FakePool(registry, engine)
-    services = Services(settings(**flags), registry, pool, KeyRing(key))  # type: ignore[arg-type]
+    configured = settings(**{"limits__enabled": False, **flags})
+    database = database or shared_database()
+    services = Services(
+        settings=configured,
+        registry=registry,
+        pool=pool,
+        database=database,
+        authenticator=Authenticator(database, enabled=key is not None, fixed_key=key or ""),
+        logins=Logins(database, configured.auth),
+        limiter=Limiter(configured.limits),
+    )
     services.metrics.know(registry.ids())
     return services
 

@@ -11,7 +11,7 @@ from inferno.server.services import Services
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes import FakeEngine
-from tests.server.conftest import CHAT, MODEL, PROMPT
+from tests.server.conftest import CHAT, MODEL, PROMPT, make_services
 
 
 def samples(client: httpx.Client) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -79,6 +79,5 @@ def test_engines_tell_of_themselves(client: httpx.Client) -> None:
     assert value(client, "inferno_worker_restarts_total", model=MODEL) == 2
 
 
-def test_two_servers_do_not_share(client: httpx.Client, services: Services) -> None:
-    other = Services(services.settings, services.registry, services.pool, services.keys)
-    assert other.metrics is not services.metrics
+def test_two_servers_do_not_share(services: Services, engine: FakeEngine) -> None:
+    assert make_services(engine).metrics is not services.metrics

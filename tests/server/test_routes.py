@@ -8,14 +8,17 @@ from pathlib import Path
 import httpx
 import pytest
 from inferno import errors
-from inferno.identity.keys import Caller
+from inferno.identity.api_keys import create_key
+from inferno.identity.callers import ROLES
+from inferno.identity.users import create_user
 from inferno.server.openapi import _BODIES
 from inferno.server.route import RouteSpec
 from inferno.server.routes import route_table
 from inferno.server.services import Services
+from sqlalchemy import Connection
 
 from tests.fakes import FakeEngine
-from tests.server.conftest import make_services
+from tests.server.conftest import make_services, shared_database
 
 MATRIX = Path(__file__).with_name("routes.matrix")
 GUARDED = [route for route in route_table() if route.permission != "public"]
@@ -30,9 +33,14 @@ def name_of(route: RouteSpec) -> str:
     return f"{route.method} {route.path}"
 
 
-def test_matrix_lists_every_route() -> None:
+def matrix() -> dict[tuple[str, str], tuple[str, list[str]]]:
+    """(method, path) -> permission, roles."""
     lines = [line.split() for line in MATRIX.read_text().splitlines() if line and not line.startswith("#")]
-    listed = {(method, path): permission for method, path, permission in lines}
+    return {(method, path): (permission, roles) for method, path, permission, *roles in lines}
+
+
+def test_matrix_lists_every_route() -> None:
+    listed = {route: permission for route, (permission, _) in matrix().items()}
     assert listed == {(route.method, route.path): route.permission for route in route_table()}
 
 
@@ -61,19 +69,38 @@ def test_guarded_routes_need_a_key(
 def test_public_routes_ignore_keys(
     connect: Callable[..., httpx.Client], services: Services, route: RouteSpec, headers: dict[str, str]
 ) -> None:
-    assert connect(services, headers).request(route.method, path_of(route)).status_code == 200
+    body: dict[str, str] | None = None if route.method == "GET" else {}
+    response = connect(services, headers).request(route.method, path_of(route), json=body)
+    assert response.status_code == (200 if route.method == "GET" else 400)
 
 
+@pytest.fixture(scope="module")
+def keys() -> dict[str, str]:
+    """Role -> an API key of somebody who has it."""
+
+    def create(connection: Connection) -> dict[str, str]:
+        made = {}
+        for role in ROLES:
+            user = create_user(connection, f"{role}-of-the-matrix", role=role)
+            made[role], _ = create_key(connection, user, "matrix")
+        return made
+
+    return shared_database().write_now(create)
+
+
+@pytest.mark.acceptance("A6", "A7")
+@pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("route", GUARDED, ids=name_of)
-def test_a_key_without_the_permission_is_turned_away(
-    connect: Callable[..., httpx.Client], engine: FakeEngine, route: RouteSpec
+def test_each_role_may_what_the_matrix_says(
+    connect: Callable[..., httpx.Client], services: Services, keys: dict[str, str], route: RouteSpec, role: str
 ) -> None:
-    services = make_services(engine)
-    others = services.keys.authenticate({"x-api-key": "test-key-12345"}).permissions - {route.permission}
-    services.keys.authenticate = lambda headers: Caller("c", others, 0)  # type: ignore[method-assign]
-    response = connect(services).request(route.method, path_of(route), json={})
-    assert response.status_code == 403
-    assert response.json()["error"]["code"] == errors.AuthorizationFailed.code
+    headers = {"Authorization": f"Bearer {keys[role]}"}
+    response = connect(services, headers).request(route.method, path_of(route), json={})
+    _, roles = matrix()[route.method, route.path]
+    assert (response.status_code == 403) == (role not in roles)
+    if response.status_code == 403:
+        assert response.json()["error"]["code"] == errors.AuthorizationFailed.code
+    assert response.status_code != 401
 
 
 @pytest.mark.parametrize("route", route_table(), ids=name_of)

@@ -58,12 +58,35 @@ def test_short_and_full_environment_names(home: dict[str, str], name: str) -> No
 
 def test_every_setting_has_its_environment_name(home: dict[str, str]) -> None:
     text = {int: "1", float: "1", bool: "true", str: "x", Path: "/x", list: "a, b", dict: "a=b"}
+    special = {"server.host": "localhost", "server.trusted_proxies": "10.0.0.0/8", "webhooks.allow": "10.0.0.0/8"}
     for key, setting in config.all_settings().items():
+        if key.startswith("server.tls_"):
+            continue  # go together: a test of their own
         value = setting.choices[0] if setting.choices else text[setting.kind]
-        value = str(int(setting.min)) if setting.kind is int and setting.min and setting.min > 1 else value
-        value = "localhost" if key == "server.host" else value
+        value = str(int(setting.min)) if setting.kind in (int, float) and setting.min and setting.min > 1 else value
+        value = special.get(key, value)
         settings = _load(home, **{"INFERNO_" + key.upper().replace(".", "_"): value})
         assert {row.key for row in settings.explained if row.source == "environment"} == {key}
+
+
+def test_certificate_and_key_go_together(home: dict[str, str]) -> None:
+    settings = _load(home, INFERNO_SERVER_TLS_CERT="/c.pem", INFERNO_SERVER_TLS_KEY="/k.pem")
+    assert (settings.server.tls_cert, settings.server.tls_key) == (Path("/c.pem"), Path("/k.pem"))
+    assert "tls_cert" in _problems(home, "[server]\ntls_key = '/k.pem'\n")[0]
+
+
+def test_networks_are_checked(home: dict[str, str]) -> None:
+    problems = _problems(home, "[server]\ntrusted_proxies = ['10.0.0.0/8', 'x']\n[webhooks]\nallow = ['10.0.0.1/8']\n")
+    assert ["'x'" in problems[0], "'10.0.0.1/8'" in problems[1], len(problems)] == [True, True, 2]
+
+
+def test_no_secret_is_shown(home: dict[str, str]) -> None:
+    canary = "canary-31337"
+    names = [setting.full_env for setting in config.all_settings().values() if setting.secret]
+    settings = _load(home, **dict.fromkeys(names, canary))
+    assert len(names) >= 4
+    assert canary not in repr(settings)
+    assert canary not in str(settings.explain())
 
 
 def test_unknown_names_are_errors_with_a_suggestion(home: dict[str, str]) -> None:

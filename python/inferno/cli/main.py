@@ -14,7 +14,7 @@ from inferno.cli import output
 class Commands(output.SuggestingGroup):
     """Imports a command when it is asked for: `inferno --version` needs no server."""
 
-    names = ("bench", "config", "models", "run", "serve")
+    names = ("bench", "config", "models", "run", "security", "serve")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.names)

@@ -27,6 +27,9 @@ from inferno.telemetry import logs
 @click.option("--model", "preload", multiple=True, metavar="ID", help="Load at start; may be repeated.")
 @click.option("--alias", "aliases", multiple=True, metavar="ID=FILE", help="A further id for a model or file.")
 @click.option("--no-auth", is_flag=True, help="Ask for no key (loopback only).")
+@click.option("--no-rate-limits", is_flag=True, help="Limit nobody.")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM): serve HTTPS.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
 @click.option("--pull-default", is_flag=True, help=f"Download {DEFAULT_MODEL} first when it is missing, and load it.")
 @click.option("--log-level", help="debug, info, warning or error.")
 @click.option("--log-format", help="text or json.")
@@ -55,6 +58,9 @@ def _settings(given: dict[str, Any], preload: tuple[str, ...] = ()) -> Settings:
         "server.host": host,
         "server.port": port,
         "auth.enabled": False if values["no_auth"] else None,
+        "limits.enabled": False if values["no_rate_limits"] else None,
+        "server.tls_cert": values["tls_cert"],
+        "server.tls_key": values["tls_key"],
         "models.preload": [*values["preload"], *preload] or None,
         "models.aliases": _aliases(values["aliases"]) or None,
         "log.level": values["log_level"],

@@ -48,6 +48,7 @@ class SequenceStream:
         self._deltas: dict[int, Delta] = {}
         self._finishes: list[Finish] = []
         self._pending_bytes = 0
+        self._n_tokens: dict[int, int] = {}
         self._ends_only = False
         self._nudged = False
         self._ring: Callable[[], object] | None = None
@@ -79,6 +80,11 @@ class SequenceStream:
         """Size of the text that waits to be taken, in UTF-8 bytes."""
         return self._pending_bytes
 
+    @property
+    def n_tokens(self) -> int:
+        """Tokens computed so far: of a sequence that has ended prompt and completion, of others the completion."""
+        return sum(self._n_tokens.values())
+
     # ---- the engine's side --------------------------------------------------------------------------------------
 
     def feed(self, event: Event) -> None:
@@ -89,6 +95,7 @@ class SequenceStream:
             if isinstance(event, Finish):
                 self._open.discard(event.id)
                 self._finishes.append(event)
+                self._n_tokens[event.id] = event.usage.total_tokens
             else:
                 self._hold(event)
             ring = self._ring if self._worth_a_wake() else None
@@ -101,6 +108,7 @@ class SequenceStream:
             self.feed(Finish(sequence_id, "error", Usage(), Timings(), error=error))
 
     def _hold(self, delta: Delta) -> None:
+        self._n_tokens[delta.id] = self._n_tokens.get(delta.id, 0) + delta.n_tokens
         held = self._deltas.get(delta.id)
         self._deltas[delta.id] = delta if held is None else _merged(held, delta)
         self._pending_bytes += len(delta.text) if delta.text.isascii() else len(delta.text.encode())

@@ -9,10 +9,14 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inferno import errors
+from inferno.server.background import background, every
 from inferno.server.endpoint import endpoints
 from inferno.server.exchange import Exchanges
 from inferno.server.routes import route_table
 from inferno.server.services import Services
+
+#: How often it is written down when keys were last used.
+_KEY_USE_S = 30.0
 
 
 def create_app(services: Services) -> ASGIApp:
@@ -20,9 +24,11 @@ def create_app(services: Services) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
+        jobs = {"key use": every(_KEY_USE_S, services.authenticator.flush)}
         await services.pool.start()
         try:
-            yield
+            async with background(jobs):
+                yield
         finally:
             await services.pool.close(services.settings.server.drain_s)
 

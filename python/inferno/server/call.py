@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from inferno.identity.keys import Caller
+from inferno.identity.callers import Caller
+from inferno.identity.limits import Admission
+from inferno.server.address import client_address
 from inferno.server.body import Body, read_body
 from inferno.server.services import Services
 from inferno.server.strict_json import parse_json
@@ -23,16 +26,37 @@ class SlowReader(ConnectionError):
 
 
 class Call:
-    """`caller` is None on public routes."""
+    """`caller` is None on public routes, `admission` where nothing is limited."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, services: Services, caller: Caller | None) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        services: Services,
+        caller: Caller | None = None,
+        admission: Admission | None = None,
+    ) -> None:
         self.scope = scope
         self.receive = receive
         self.send = send
         self.services = services
         self.caller = caller
+        self.admission = admission
+        self.headers = Headers(scope=scope)
         #: Set by who writes a stream, before its last bytes: from then on a "disconnect" is only the end.
         self.answered = False
+
+    @property
+    def known_caller(self) -> Caller:
+        """Requires: the route is not public."""
+        assert self.caller is not None
+        return self.caller
+
+    @property
+    def address(self) -> str:
+        """The client's, without its port."""
+        return client_address(self.scope, self.services.settings.server.trusted_proxies)
 
     @property
     def path_params(self) -> dict[str, str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from starlette.datastructures import Headers
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from inferno import errors
-from inferno.identity.keys import Caller
+from inferno.identity.authentication import presented_credential
+from inferno.identity.callers import Caller
 from inferno.server.call import Answer, Call
+from inferno.server.rate_limit import ADMISSION
 from inferno.server.route import RouteSpec
 from inferno.server.services import Services
 
@@ -45,18 +46,34 @@ class Endpoint(Route):
             await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(scope, receive, send, self._services, self._admit(Headers(scope=scope)))
+        call = Call(scope, receive, send, self._services)
+        if self._is_public:
+            await self._answer(call)
+            return
+        call.caller = await self._authenticated(call)
+        if self.spec.permission != "authenticated":
+            call.caller.require(self.spec.permission)
+        if not self.spec.limited:
+            await self._answer(call)
+            return
+        async with self._services.limiter.admit(call.caller.subject, call.caller.limits) as call.admission:
+            scope[ADMISSION] = call.admission
+            await self._answer(call)
+
+    async def _answer(self, call: Call) -> None:
         answer = await self.spec.handler(call)
         if answer is not None:
-            await answer.write(send, head=scope["method"] == "HEAD")
+            await answer.write(call.send, head=call.scope["method"] == "HEAD")
 
-    def _admit(self, headers: Headers) -> Caller | None:
-        """The caller, None on a public route. Raises AuthenticationFailed, AuthorizationFailed."""
-        permission = self.spec.permission
-        public_metrics = permission == "metrics:read" and self._services.settings.server.metrics_public
-        if permission == "public" or public_metrics:
-            return None
-        caller = self._services.keys.authenticate(headers)
-        if permission not in caller.permissions:
-            raise errors.AuthorizationFailed(f"The key lacks the permission {permission}.", permission=permission)
-        return caller
+    @property
+    def _is_public(self) -> bool:
+        public_metrics = self.spec.permission == "metrics:read" and self._services.settings.server.metrics_public
+        return self.spec.permission == "public" or public_metrics
+
+    async def _authenticated(self, call: Call) -> Caller:
+        """Raises AuthenticationFailed; Exceeded instead, for an address that goes on trying."""
+        try:
+            return await self._services.authenticator.authenticate(presented_credential(call.headers), call.address)
+        except errors.AuthenticationFailed:
+            await self._services.limiter.count_refusal(call.address)
+            raise

@@ -13,8 +13,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inferno import errors
+from inferno.identity.limits import Admission, Exceeded
 from inferno.request import new_id
-from inferno.server import cors
+from inferno.server import cors, rate_limit
 from inferno.server.call import Answer, SlowReader
 from inferno.server.errors import STATUS, UNEXPECTED, envelope, headers
 from inferno.server.route import RouteSpec
@@ -116,14 +117,29 @@ class Exchange:
             (b"x-content-type-options", b"nosniff"),
             *cors.headers(self._headers, self._scope["method"], self._settings.cors_origins),
             *(spec.deprecation.headers() if spec and spec.deprecation else ()),
+            *self._limit_headers(),
         ]
+
+    def _limit_headers(self) -> list[tuple[bytes, bytes]]:
+        admission: Admission | None = self._scope.get(rate_limit.ADMISSION)
+        if admission is None:
+            return []
+        told = rate_limit.headers(admission.window)
+        if self._scope["path"].startswith("/v1/"):
+            told |= rate_limit.openai_headers(admission)
+        return [(name.lower().encode(), value.encode()) for name, value in told.items()]
 
     async def _fail(self, error: errors.InfernoError) -> None:
         if self._status:
             return  # bytes have left; a second answer is not possible
         openai = self._scope["path"].startswith("/v1/")
         body = envelope(error, self._request_id, openai=openai)
-        answer = Answer(body, STATUS[error.code], headers=headers(error))
+        told = headers(error)
+        if isinstance(error, Exceeded):
+            # of the limit that was hit, not of the requests per minute
+            self._scope.pop(rate_limit.ADMISSION, None)
+            told |= rate_limit.headers(error.window)
+        answer = Answer(body, STATUS[error.code], headers=told)
         await answer.write(self.send, head=self._scope["method"] == "HEAD")
 
     def _log(self) -> None:

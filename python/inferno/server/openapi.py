@@ -23,6 +23,9 @@ _BODIES: dict[str, tuple[str | None, str | None]] = {
     "/chat/completions": ("ChatCompletion", "ChatCompletionAnswer"),
     "/completions": ("Completion", "CompletionAnswer"),
     "/embeddings": ("Embedding", "EmbeddingAnswer"),
+    "/auth/login": ("Login", "Token"),
+    "/auth/refresh": ("Refresh", "Token"),
+    "/auth/logout": (None, "Status"),
     "/metrics": (None, None),
     "/openapi.json": (None, None),
 }

@@ -8,9 +8,11 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from inferno.identity.callers import Permission
 from inferno.server.call import Handler
 
-Permission: TypeAlias = Literal["public", "inference", "models:read", "models:write", "metrics:read"]
+#: What a route asks of its caller: a permission, `authenticated` for anybody who is somebody, or nothing.
+Access: TypeAlias = Permission | Literal["authenticated", "public"]
 
 
 class Deprecation(msgspec.Struct, frozen=True):
@@ -34,7 +36,9 @@ class RouteSpec(msgspec.Struct, frozen=True):
 
     method: str
     path: str
-    permission: Permission
+    permission: Access
     handler: Handler
     summary: str
     deprecation: Deprecation | None = None
+    #: Counts against the caller's rate limits.
+    limited: bool = True

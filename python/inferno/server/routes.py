@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from inferno.server.endpoints import embeddings, health, metrics, models, openapi, text
+from inferno.server.endpoints import auth, embeddings, health, metrics, models, openapi, text
 from inferno.server.route import RouteSpec
 
 #: Routes that exist once, in OpenAI's shape.
@@ -26,7 +26,10 @@ NATIVE = (
     RouteSpec("POST", "/inference", "inference", text.inference, "Continue a prompt"),
     RouteSpec("POST", "/inference/stream", "inference", text.inference_stream, "Continue a prompt, as a stream"),
     RouteSpec("POST", "/embeddings", "inference", embeddings.embeddings, "Embed texts"),
-    RouteSpec("GET", "/metrics", "metrics:read", metrics.metrics, "Prometheus metrics"),
+    RouteSpec("GET", "/metrics", "metrics:read", metrics.metrics, "Prometheus metrics", limited=False),
+    RouteSpec("POST", "/auth/login", "public", auth.login, "Log in for a token"),
+    RouteSpec("POST", "/auth/refresh", "public", auth.refresh, "Renew a login"),
+    RouteSpec("POST", "/auth/logout", "authenticated", auth.logout, "Revoke the token"),
     RouteSpec("GET", "/openapi.json", "public", openapi.openapi_json, "This API, described"),
 )
 

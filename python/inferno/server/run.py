@@ -6,19 +6,25 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from filelock import FileLock, Timeout
 
 from inferno import errors
 from inferno.config import Settings, is_loopback
-from inferno.identity.keys import KeyRing, stored_key
+from inferno.identity.authentication import Authenticator
+from inferno.identity.limits import Limiter
+from inferno.identity.local_key import ensure_local_key
+from inferno.identity.logins import Logins
 from inferno.models.pool import ModelPool
 from inferno.models.registry import Registry
 from inferno.server.app import create_app
 from inferno.server.protocol import GuardedProtocol
 from inferno.server.services import Services
+from inferno.store.database import Database
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +45,58 @@ def serve(settings: Settings, ready: Ready) -> None:
     """
     if not settings.auth.enabled and not is_loopback(settings.server.host):
         raise errors.InvalidRequest("Authentication can be off on a loopback address only.", field="auth.enabled")
-    key, is_new = _key(settings)
+    with _only_server(settings.data_dir):
+        services = build_services(settings)
+        try:
+            key, is_new = _key(settings, services.database)
+            run(services, lambda url: ready(url, key, is_new))
+        finally:
+            services.database.close()
+
+
+def build_services(settings: Settings) -> Services:
+    """All rooms, wired. Raises ServiceUnavailable when the database cannot be opened."""
     registry = Registry(settings.models.dir, settings.models.aliases)
-    services = Services(settings, registry, ModelPool(registry, settings), KeyRing(key))
+    database = Database(settings.store.url, data_dir=settings.data_dir)
+    services = Services(
+        settings=settings,
+        registry=registry,
+        pool=ModelPool(registry, settings),
+        database=database,
+        authenticator=Authenticator(database, enabled=settings.auth.enabled, fixed_key=settings.auth.api_key),
+        logins=Logins(database, settings.auth),
+        limiter=Limiter(settings.limits),
+    )
     services.metrics.know(registry.ids())
-    run(services, lambda url: ready(url, key, is_new))
+    return services
+
+
+@contextlib.contextmanager
+def _only_server(data_dir: Path) -> Iterator[None]:
+    """Two servers on one data directory would run each other's batches."""
+    lock = FileLock(data_dir / "server.lock", blocking=False, mode=0o600)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock.acquire()
+    except Timeout:
+        raise errors.ServiceUnavailable(f"Another server uses {data_dir}; give this one another --data-dir.") from None
+    except OSError as error:
+        raise errors.ServiceUnavailable(f"The data directory {data_dir} cannot be used: {error.strerror}.") from None
+    with lock:
+        yield
 
 
 def run(services: Services, ready: Callable[[str], None]) -> None:
     """Serve built services. `ready` is called with the address once they answer."""
     server_settings = services.settings.server
+    if server_settings.tls_cert is None and not is_loopback(server_settings.host):
+        log.warning(
+            "keys and texts travel unencrypted: give --tls-cert and --tls-key, or put a proxy with TLS in front"
+        )
     listeners = _listen(server_settings.host, server_settings.port)
     shown = "localhost" if is_loopback(server_settings.host) else server_settings.host
-    url = f"http://{shown}:{listeners[0].getsockname()[1]}"
+    scheme = "http" if server_settings.tls_cert is None else "https"
+    url = f"{scheme}://{shown}:{listeners[0].getsockname()[1]}"
     server = Server(services, lambda: ready(url))
     try:
         server.run(sockets=listeners)
@@ -62,12 +107,13 @@ def run(services: Services, ready: Callable[[str], None]) -> None:
         raise errors.ServiceUnavailable("The server did not start; see the log.")
 
 
-def _key(settings: Settings) -> tuple[str | None, bool]:
+def _key(settings: Settings, database: Database) -> tuple[str | None, bool]:
+    """The key for this machine's own programs, and whether it was made just now."""
     if not settings.auth.enabled:
         return None, False
     if settings.auth.api_key:
         return settings.auth.api_key, False
-    return stored_key(settings.data_dir)
+    return ensure_local_key(database, settings.data_dir)
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:
@@ -107,6 +153,8 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            ssl_certfile=services.settings.server.tls_cert,
+            ssl_keyfile=services.settings.server.tls_key,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_LAST_WORDS_S,
             lifespan="on",

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from inferno import _core
+from inferno.identity.callers import ROLES
 from inferno.request import MAX_CHOICES, MAX_INPUTS, MAX_MESSAGES, MAX_PROMPTS
 from inferno.server.dialects import openai, openai_chat, openai_completions
 from inferno.server.errors import STATUS
@@ -215,6 +216,27 @@ def _health() -> Schema:
     )
 
 
+def _token() -> Schema:
+    times = {"type": "string", "format": "date-time"}
+    user = {
+        "id": _STRING,
+        "username": _STRING,
+        "email": _nullable(_STRING),
+        "role": {"enum": sorted(ROLES)},
+        "last_login": _nullable(times),
+    }
+    fields: dict[str, Schema] = {
+        "token": _STRING,
+        "access_token": _STRING,
+        "token_type": {"const": "Bearer"},
+        "expires_in": _INT,
+        "expires_at": times,
+        "refresh_token": _STRING,
+        "user": _object(list(user), **user),
+    }
+    return _object(list(fields), **fields)
+
+
 def components() -> dict[str, Schema]:
     """Every schema by name."""
     model = _openai_model()
@@ -231,6 +253,9 @@ def components() -> dict[str, Schema]:
         "CompletionAnswer": _completion_answer("cmpl", "text_completion", text=_STRING),
         "EmbeddingAnswer": _embedding_answer(),
         "Health": _health(),
+        "Login": _object(["username", "password"], username=_TEXT, password=_TEXT),
+        "Refresh": _object(["refresh_token"], refresh_token=_TEXT),
+        "Token": _token(),
         "Status": _object(["status"], status=_STRING),
         "Models": _models_answer(),
         "Loaded": _object(list(loaded), **loaded),

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 
 from inferno import __version__
 from inferno.config import Settings
-from inferno.identity.keys import KeyRing
+from inferno.identity.authentication import Authenticator
+from inferno.identity.limits import Limiter
+from inferno.identity.logins import Logins
 from inferno.models.pool import ModelPool
 from inferno.models.registry import Registry
+from inferno.store.database import Database
 from inferno.telemetry.metrics import Metrics
 
 
@@ -19,7 +22,10 @@ class Services:
     settings: Settings
     registry: Registry
     pool: ModelPool
-    keys: KeyRing
+    database: Database
+    authenticator: Authenticator
+    logins: Logins
+    limiter: Limiter
     metrics: Metrics = field(default_factory=Metrics)
     version: str = __version__
     started: float = field(default_factory=time.monotonic)

@@ -15,10 +15,11 @@ from starlette.requests import ClientDisconnect
 
 from inferno import errors
 from inferno.engine.generation import Generation, raise_for, total_usage
-from inferno.request import Event, Finish, FinishReason, Usage
+from inferno.request import Event, Finish, Usage
 from inferno.server.call import Call, SlowReader
 from inferno.server.dialects.base import Frame, Renderer
 from inferno.server.errors import UNEXPECTED
+from inferno.server.inference import refuse_cancelled
 from inferno.telemetry.metrics import Observation
 
 _HEADERS = [
@@ -35,13 +36,6 @@ def encode_frames(frames: Iterable[Frame]) -> bytes:
     return b"".join(
         b"data: " + (frame.encode() if isinstance(frame, str) else _encode(frame)) + b"\n\n" for frame in frames
     )
-
-
-def refuse_cancelled(reason: FinishReason) -> None:
-    """Over HTTP a client cancels by leaving; a text that was cancelled otherwise was cut off by us."""
-    if reason == "cancelled":
-        message = "The text was cut off: the model was unloaded or the server is stopping."
-        raise errors.ServiceUnavailable(message, retry_after=1)
 
 
 class EventStream:

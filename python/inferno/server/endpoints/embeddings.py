@@ -6,6 +6,7 @@ import msgspec
 
 from inferno.server.call import Answer, Call
 from inferno.server.dialects import embeddings as dialect
+from inferno.server.inference import reserved
 
 
 async def embeddings(call: Call) -> Answer:
@@ -15,12 +16,15 @@ async def embeddings(call: Call) -> Answer:
 
 
 async def _embed(call: Call, query: dialect.Query) -> Answer:
+    call.known_caller.require_model(query.request.model)
     timeout_s = call.services.settings.server.request_timeout_s
     request = msgspec.structs.replace(query.request, timeout_s=timeout_s)
     with call.services.metrics.inference(request.model) as observed:
-        async with call.services.pool.lease(request.model) as lease:
+        reservation = reserved(call.admission, request.inputs, 0)
+        async with reservation as spent, call.services.pool.lease(request.model) as lease:
             observed.admitted()
             query.check_dimensions(lease.engine.info.n_embd)
             result = await lease.engine.embed(request)
+            spent.tokens = result.usage.total_tokens
         observed.usage(result.usage)
     return Answer(dialect.render(result, query))

@@ -8,6 +8,7 @@ from typing import Any
 from inferno import _core
 from inferno.models.pool import Status
 from inferno.models.registry import ModelEntry
+from inferno.server.audited import audited
 from inferno.server.body import Body
 from inferno.server.call import Answer, Call
 
@@ -38,7 +39,8 @@ async def load_model(call: Call) -> Answer:
     """Options are those of the engine's table; the body may be `{}`, null or absent."""
     value = await call.json()
     options = _core.validate_engine_options(Body({} if value is None else value).only(LOAD_OPTIONS))
-    report = await call.services.pool.load(call.path_params["model_id"], options)
+    async with audited(call, "model.load", call.path_params["model_id"]):
+        report = await call.services.pool.load(call.path_params["model_id"], options)
     return Answer(
         {
             "status": "loaded",
@@ -51,7 +53,8 @@ async def load_model(call: Call) -> Answer:
 
 async def unload_model(call: Call) -> Answer:
     model_id = call.path_params["model_id"]
-    await call.services.pool.unload(model_id)
+    async with audited(call, "model.unload", model_id):
+        await call.services.pool.unload(model_id)
     return Answer({"status": "unloaded", "model_id": model_id})
 
 

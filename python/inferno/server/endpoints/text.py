@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
-import msgspec
-
 from inferno.request import Request
 from inferno.server.call import Answer, Call
 from inferno.server.dialects import native, openai, openai_chat, openai_completions
 from inferno.server.dialects.base import Renderer
-from inferno.server.sse import EventStream, refuse_cancelled
+from inferno.server.inference import accepted, refuse_cancelled
+from inferno.server.sse import EventStream
 
 
 async def inference(call: Call) -> Answer | None:
@@ -44,27 +41,17 @@ async def completions(call: Call) -> Answer | None:
 async def generate(call: Call, request: Request, renderer: Renderer, stream: bool) -> Answer | None:
     """The one way from a Request to an answer. It ends when the client leaves: in the queue, while a model loads,
     or in the middle of the text."""
-    request = msgspec.structs.replace(
-        request,
-        timeout_s=call.services.settings.server.request_timeout_s,
-        cache_salt=call.caller.salt if call.caller else 0,
-    )
     return await call.unless_disconnected(_generate(call, request, renderer, stream))
 
 
 async def _generate(call: Call, request: Request, renderer: Renderer, stream: bool) -> Answer | None:
-    began = time.perf_counter()
-    with call.services.metrics.inference(request.model) as observed:
-        async with call.services.pool.lease(request.model) as lease:
-            observed.admitted()
-            generation = await lease.engine.submit(request)
-            # Once this stands, a queue place is ours: what is refused has been refused with a status of its own.
-            if stream:
-                await EventStream(call, generation, renderer, observed, began).run()
-                return None
-            result = await generation.result()
+    async with accepted(call.services, call.known_caller, call.admission, request) as work:
+        # What is refused has been refused before this line, with a status of its own.
+        if stream:
+            await EventStream(call, work.generation, renderer, work.observed, work.began).run()
+            return None
+        result = await work.generation.result()
         for choice in result.choices:
             refuse_cancelled(choice.finish_reason)
-            observed.sequence(choice.timings, choice.usage)
-        observed.usage(result.usage)
-    return Answer(renderer.whole(result, round((time.perf_counter() - began) * 1000)))
+        work.observe(result)
+    return Answer(renderer.whole(result, work.elapsed_ms))

@@ -1,0 +1,35 @@
+"""Whose address a connection has."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+
+def client_address(scope: Scope, trusted_proxies: Sequence[str]) -> str:
+    """The client's address, without its port. `X-Forwarded-For` is read from the right for as long as the hop that
+    wrote it is one of the trusted networks; a header from anybody else is theirs to invent."""
+    client = scope.get("client")
+    address = str(client[0]) if client else "unknown"
+    hops = [hop.strip() for hop in Headers(scope=scope).get("x-forwarded-for", "").split(",") if hop.strip()]
+    while hops and _is_in(address, trusted_proxies):
+        hop = hops.pop()
+        if _parsed(hop) is None:
+            break
+        address = hop
+    return address
+
+
+def _is_in(address: str, networks: Sequence[str]) -> bool:
+    parsed = _parsed(address)
+    return parsed is not None and any(parsed in ipaddress.ip_network(network) for network in networks)
+
+
+def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None

@@ -1,0 +1,73 @@
+"""POST /auth/login, /auth/logout, /auth/refresh."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from inferno import errors
+from inferno.identity import tokens
+from inferno.identity.authentication import presented_credential
+from inferno.identity.passwords import MAX_BYTES
+from inferno.identity.users import User
+from inferno.server.call import Answer, Call
+
+_MAX_NAME = 256
+
+
+async def login(call: Call) -> Answer:
+    """Attempts are limited for each address and, so that a name cannot be guessed at from everywhere, for each user;
+    whoever is logged in already is not affected by either."""
+    body = await call.body()
+    username, password = body.text("username"), body.text("password")
+    if not 1 <= len(username) <= _MAX_NAME:
+        body.refuse("username", f"1 to {_MAX_NAME} characters")
+    if not 1 <= len(password.encode("utf-8", "surrogatepass")) <= MAX_BYTES:
+        body.refuse("password", f"1 to {MAX_BYTES} bytes")
+    services = call.services
+    for subject in (f"login:{call.address}", f"login:user:{username}"):
+        await services.limiter.count_login(subject)
+    user, granted = await services.logins.login(username, password, call.address)
+    return Answer(_answer(user, granted))
+
+
+async def refresh(call: Call) -> Answer:
+    """A refresh token is good for one use; using it twice ends the session."""
+    token = (await call.body()).text("refresh_token")
+    await call.services.limiter.count_login(f"login:{call.address}")
+    user, granted = await call.services.logins.refresh(token, call.address)
+    return Answer(_answer(user, granted))
+
+
+async def logout(call: Call) -> Answer:
+    """Revokes the token it is called with, and the session it belongs to."""
+    credential = presented_credential(call.headers)
+    if credential is None or not tokens.looks_like_token(credential):
+        raise errors.InvalidRequest("Only a token can be logged out; API keys are revoked.", field="Authorization")
+    claims = await call.services.authenticator.claims(credential)
+    await call.services.logins.logout(claims, call.address)
+    call.services.authenticator.forget(credential)
+    return Answer({"status": "logged_out"})
+
+
+def _answer(user: User, granted: tokens.Tokens) -> dict[str, Any]:
+    expires = datetime.fromtimestamp(granted.expires_at, UTC)
+    return {
+        "token": granted.access,
+        "access_token": granted.access,
+        "token_type": "Bearer",
+        "expires_in": max(0, int((expires - datetime.now(UTC)).total_seconds() + 0.5)),
+        "expires_at": _iso(granted.expires_at),
+        "refresh_token": granted.refresh,
+        "user": {
+            "id": user.id,
+            "username": user.username,
+            "email": user.email,
+            "role": user.role,
+            "last_login": None if user.last_login is None else _iso(user.last_login),
+        },
+    }
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

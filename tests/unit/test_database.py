@@ -1,0 +1,167 @@
+"""The database: durable, one writer, migrated, clear about what is wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from inferno import errors
+from inferno.store import database as database_module
+from inferno.store.database import Database
+from inferno.store.schema import metadata, users
+from sqlalchemy import Connection, func, insert, select
+
+
+def add_user(connection: Connection, name: str = "somebody") -> None:
+    row = {"id": name, "username": name, "role": "user", "version": 0, "disabled": False, "created": 0.0}
+    connection.execute(insert(users).values(row))
+
+
+def count(connection: Connection) -> int:
+    return connection.execute(select(func.count()).select_from(users)).scalar_one()
+
+
+def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> None:
+    database = Database("", data_dir=tmp_path / "new")
+    database.write_now(add_user)
+    database.close()
+    again = Database("", data_dir=tmp_path / "new")
+    assert again.read_now(count) == 1
+    again.close()
+    assert stat.S_IMODE((tmp_path / "new" / "inferno.db").stat().st_mode) == 0o600
+
+
+def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    database = Database("", data_dir=tmp_path)
+
+    def fail(connection: Connection) -> None:
+        add_user(connection)
+        raise errors.InvalidRequest("no")
+
+    with pytest.raises(errors.InvalidRequest):
+        database.write_now(fail)
+    assert database.read_now(count) == 0
+    database.close()
+
+
+def test_writes_are_synchronous_and_logged(tmp_path: Path) -> None:
+    database = Database("", data_dir=tmp_path)
+    pragmas = ("journal_mode", "synchronous", "foreign_keys")
+    values = database.read_now(lambda c: [c.exec_driver_sql(f"PRAGMA {name}").scalar() for name in pragmas])
+    assert values == ["wal", 2, 1]
+    database.close()
+
+
+def test_migrations_make_the_schema_of_the_tables(tmp_path: Path) -> None:
+    database = Database("", data_dir=tmp_path)
+
+    def differences(connection: Connection) -> list[object]:
+        return compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata)
+
+    assert database.read_now(differences) == []
+    database.close()
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    Database("", data_dir=tmp_path).close()
+    with sqlite3.connect(tmp_path / "inferno.db") as raw:
+        raw.execute("UPDATE alembic_version SET version_num = 'from-the-future'")
+    raw.close()
+    with pytest.raises(errors.ServiceUnavailable, match="newer version"):
+        Database("", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\x00" + b"\xff" * 5000])
+def test_garbage_is_not_silently_replaced(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "inferno.db").write_bytes(content)
+    with pytest.raises(errors.ServiceUnavailable, match="database"):
+        Database("", data_dir=tmp_path)
+    assert (tmp_path / "inferno.db").read_bytes() == content
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "nonsense", "sqlite"])
+def test_other_databases_are_refused(url: str) -> None:
+    with pytest.raises(errors.InvalidRequest) as caught:
+        Database(url)
+    assert caught.value.field == "store.url"
+
+
+def test_another_process_that_writes_is_waited_for_and_then_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database("", data_dir=tmp_path)
+    program = f"""
+        import sys
+        from pathlib import Path
+        from inferno.store.database import Database
+        def hold(connection):
+            print("holding", flush=True)
+            sys.stdin.readline()
+        Database("", data_dir=Path({str(tmp_path)!r})).write_now(hold)
+    """
+    other = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "holding\n"
+        database._lock.timeout = 0.2  # type: ignore[attr-defined]
+        with pytest.raises(errors.ServiceUnavailable, match="busy"):
+            database.write_now(add_user)
+        assert database.read_now(count) == 0  # readers do not wait
+        database._lock.timeout = database_module.LOCK_TIMEOUT_S  # type: ignore[attr-defined]
+        other.stdin.write("\n")
+        other.stdin.flush()
+        database.write_now(add_user)
+    assert database.read_now(count) == 1
+    database.close()
+
+
+def test_processes_write_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
+    Database("", data_dir=tmp_path).close()
+    program = f"""
+        import sys
+        from pathlib import Path
+        sys.path[:0] = {[str(Path(__file__).parents[2])]!r}
+        from inferno.store.database import Database
+        from tests.unit.test_database import add_user
+        database = Database("", data_dir=Path({str(tmp_path)!r}))
+        for i in range(25):
+            database.write_now(lambda connection: add_user(connection, sys.argv[1] + str(i)))
+        database.close()
+    """
+    writers = [subprocess.Popen([sys.executable, "-c", textwrap.dedent(program), name]) for name in "abc"]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    database = Database("", data_dir=tmp_path)
+    assert database.read_now(count) == 75
+    assert database.read_now(lambda c: c.exec_driver_sql("PRAGMA integrity_check").scalar()) == "ok"
+    database.close()
+
+
+def test_many_coroutines_share_it(tmp_path: Path) -> None:
+    database = Database("", data_dir=tmp_path)
+
+    async def all_at_once() -> int:
+        await asyncio.gather(*(database.write(lambda c, i=i: add_user(c, str(i))) for i in range(20)))
+        return await database.read(count)
+
+    assert asyncio.run(all_at_once()) == 20
+    database.close()
+
+
+def test_errors_do_not_show_statements_or_paths(tmp_path: Path) -> None:
+    database = Database("", data_dir=tmp_path)
+    with pytest.raises(errors.ServiceUnavailable) as caught:
+        database.read_now(lambda c: c.exec_driver_sql("SELECT secret FROM nowhere"))
+    assert "SELECT" not in caught.value.message
+    assert str(tmp_path) not in caught.value.message
+    database.close()
