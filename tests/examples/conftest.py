@@ -58,8 +58,13 @@ def _pieces(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[Server]:
-    """`inferno serve` with the documented model id, key and rate limits."""
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def server(data_dir: Path, smollm2: Path) -> Iterator[Server]:
+    """`inferno serve` with the documented port, model id and key."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -67,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[
         except OSError:
             pytest.skip(f"port {PORT}, which the examples name, is taken by another program")
     options = ("--port", str(PORT), "--models-dir", str(smollm2.parent), "--alias", f"{MODEL}={smollm2.stem}")
-    running = Server(tmp_path_factory.mktemp("data"), *options, "--model", MODEL)
+    running = Server(data_dir, *options, "--model", MODEL)
     yield running
     assert running.stop() == 0
 

@@ -14,12 +14,21 @@ CURL = ("health", "models", "inference", "stream", "chat")
 
 
 @pytest.fixture(scope="module")
-def blocks() -> dict[str, str]:
-    """The code of the document's section of examples, by language."""
+def document() -> str:
     if not DOCUMENT.exists():
         pytest.skip("the API document is not beside the project")
-    section = DOCUMENT.read_bytes().decode().partition("\n## Examples\n")[2]
-    return dict(re.findall(r"^```(\w+)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE))
+    return DOCUMENT.read_bytes().decode()
+
+
+@pytest.fixture(scope="module")
+def blocks(document: str) -> dict[str, str]:
+    """The code of the section of examples, by language."""
+    return dict(code_blocks(document.partition("\n## Examples\n")[2]))
+
+
+def code_blocks(markdown: str) -> list[tuple[str, str]]:
+    """(language, code) of each."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", markdown, re.DOTALL | re.MULTILINE)
 
 
 def text(name: str) -> str:
@@ -49,6 +58,15 @@ def test_curl_commands(blocks: dict[str, str]) -> None:
     assert len(commands) == len(CURL)
     for name, command in zip(CURL, commands, strict=True):
         assert text(f"curl/{name}.sh").endswith(f"\n\n{command}\n")
+
+
+@pytest.mark.parametrize(
+    ("title", "file"), [("Generate API Key", "security/create_api_key.sh"), ("Login", "curl/login.sh")]
+)
+def test_commands_of_other_sections(document: str, title: str, file: str) -> None:
+    language, command = code_blocks(document.partition(f"\n#### {title}")[2])[0]
+    assert language == "bash"
+    assert text(file).endswith(f"\n{command}")
 
 
 def test_the_page_lists_every_example() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,15 +12,22 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.conftest import MODEL, Server
+from tests.e2e.conftest import KEY, MODEL, Server
 from tests.examples.conftest import EXAMPLES, Finished, run
 from tests.examples.toolchains import CACHE, cargo, crates, environment, go
+
+INFERNO = Path(sys.executable).parent / "inferno"
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("server")]
 
 
-def curl(name: str) -> str:
-    return run("bash", EXAMPLES / "curl" / f"{name}.sh").text
+def curl(name: str, key: str = KEY) -> str:
+    return run("bash", EXAMPLES / "curl" / f"{name}.sh", env=os.environ | {"API_KEY": key}).text
+
+
+def documented_models(key: str) -> list[str]:
+    """The ids that `key` sees."""
+    return [model["id"] for model in json.loads(curl("models", key))["models"]]
 
 
 def answered(server: Server) -> float:
@@ -93,6 +101,20 @@ def test_curl_chat() -> None:
     answer = json.loads(curl("chat"))
     assert answer["object"] == "chat.completion"
     assert answer["choices"][0]["message"]["content"].strip()
+
+
+@pytest.mark.acceptance("A2", "A4")
+def test_curl_login(data_dir: Path) -> None:
+    create = ("security", "user", "create", "user", "--password", "pass", "--role", "user")
+    run(INFERNO, *create, "--data-dir", data_dir)
+    assert MODEL in documented_models(json.loads(curl("login"))["token"])
+
+
+@pytest.mark.acceptance("A1", "A3")
+def test_key_creation(data_dir: Path) -> None:
+    paths = {"PATH": f"{INFERNO.parent}:{os.environ['PATH']}", "INFERNO_DATA_DIR": str(data_dir)}
+    key = run("bash", EXAMPLES / "security" / "create_api_key.sh", env=os.environ | paths).text.strip()
+    assert MODEL in documented_models(key)
 
 
 def test_go(tool: Callable[..., Path]) -> None:
