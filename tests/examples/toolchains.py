@@ -7,12 +7,14 @@ nothing changes on the machine and nobody needs to be root. The functions say wh
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from tests.models import cache_dir
 #: Where builds of the examples, and what they download, go.
 CACHE = cache_dir() / "examples"
 _DEBIAN = CACHE / "debian"
-_LIBRARIES = _DEBIAN / "usr" / "lib" / f"{platform.machine()}-linux-gnu"
+_GO, _CARGO, _CRATES = (_DEBIAN / name for name in ("go", "cargo", "crates"))
 
 
 def node() -> Path | None:
@@ -30,24 +32,25 @@ def node() -> Path | None:
 
 
 def go() -> Path | None:
-    return _program("go", *_DEBIAN.glob("usr/lib/go-*/bin"))
+    return _program("go", *_GO.glob("usr/lib/go-*/bin"))
 
 
 def cargo() -> Path | None:
-    return _program("cargo", _DEBIAN / "usr" / "bin")
+    return _program("cargo", _CARGO / "usr/bin")
 
 
 def crates() -> Path | None:
     """A directory of crate sources with reqwest and all that it needs."""
-    places = (Path("/usr/share/cargo/registry"), _DEBIAN / "usr/share/cargo/registry")
+    places = (Path("/usr/share/cargo/registry"), _CRATES / "usr/share/cargo/registry")
     return next((place for place in places if any(place.glob("reqwest-*"))), None)
 
 
 def environment() -> dict[str, str]:
-    """This process's environment, with caches outside the tree and the unpacked programs at the end of PATH."""
+    """For builds: caches outside the tree, and the unpacked rustc for an unpacked Cargo."""
+    libraries = _CARGO / "usr/lib" / f"{platform.machine()}-linux-gnu"
     return os.environ | {
-        "PATH": f"{os.environ['PATH']}:{_DEBIAN / 'usr' / 'bin'}",
-        "LD_LIBRARY_PATH": f"{os.environ.get('LD_LIBRARY_PATH', '')}:{_LIBRARIES}".lstrip(":"),
+        "PATH": f"{os.environ['PATH']}:{_CARGO / 'usr/bin'}",
+        "LD_LIBRARY_PATH": f"{os.environ.get('LD_LIBRARY_PATH', '')}:{libraries}".lstrip(":"),
         "CARGO_HOME": str(CACHE / "cargo"),
         "GOCACHE": str(CACHE / "go"),
         "GOPATH": str(CACHE / "go-path"),
@@ -69,43 +72,43 @@ def _fetch_node() -> None:
 
 
 def _fetch_go() -> None:
-    _unpack(["golang-go"], "golang-")
+    _unpack(_GO, ["golang-go"], "golang-")
 
 
 def _fetch_cargo() -> None:
-    _unpack(["cargo", "rustc"])
+    _unpack(_CARGO, ["cargo", "rustc"])
 
 
 def _fetch_crates() -> None:
-    _unpack(["librust-reqwest-dev", "librust-serde-dev", "librust-tokio-dev"], "librust-")
+    _unpack(_CRATES, ["librust-reqwest-dev", "librust-serde-dev", "librust-tokio-dev"], "librust-")
 
 
-def _unpack(packages: Sequence[str], prefix: str = "") -> None:
+def _unpack(target: Path, packages: Sequence[str], prefix: str = "") -> None:
     """Unpack Debian packages and what they depend on: the packages whose names begin with `prefix`, or without one
-    all that are not installed."""
+    all that are not installed. `target` appears when it is complete."""
+    apt = _apt()
+    ignoring_installed = ["-o", "Dir::State::status=/dev/null"] if prefix else []
+    plan = _run([*apt, *ignoring_installed, "install", "--simulate", "--no-install-recommends", *packages])
+    names = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
+    with tempfile.TemporaryDirectory(dir=_DEBIAN) as temporary:
+        _run([*apt, "download", *(name for name in names if name.startswith(prefix))], cwd=Path(temporary))
+        for archive in Path(temporary).glob("*.deb"):
+            _run(["dpkg-deb", "--extract", str(archive), f"{temporary}/unpacked"])
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(f"{temporary}/unpacked", target)
+
+
+@functools.cache
+def _apt() -> list[str]:
+    """apt-get with package lists of its own, freshly loaded."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise _Missing("not installed, and this is no Debian to fetch it from")
-    archives = _DEBIAN / "archives"
-    archives.mkdir(parents=True, exist_ok=True)
-    apt = _apt()
-    installed = ["-o", "Dir::State::status=/dev/null"] if prefix else []
-    plan = _run([*apt, *installed, "install", "--simulate", "--no-install-recommends", *packages])
-    names = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
-    _run([*apt, "download", *(name for name in names if name.startswith(prefix))], cwd=archives)
-    for archive in archives.glob("*.deb"):
-        _run(["dpkg-deb", "--extract", str(archive), str(_DEBIAN)])
-        archive.unlink()
-
-
-def _apt() -> list[str]:
-    """apt-get with lists of its own, freshly loaded."""
-    lists, cache = _DEBIAN / "apt" / "lists", _DEBIAN / "apt" / "cache"
+    lists, cache = _DEBIAN / "lists", _DEBIAN / "cache"
     for folder in (lists, cache):
         (folder / "partial").mkdir(parents=True, exist_ok=True)
     options = (f"Dir::State::Lists={lists}", f"Dir::Cache={cache}", "APT::Sandbox::User=root")
     command = ["apt-get", "--quiet", *(part for option in options for part in ("-o", option))]
-    if not any(lists.glob("*Packages*")):
-        _run([*command, "update"])
+    _run([*command, "update"])
     return command
 
 
