@@ -13,10 +13,11 @@ from inferno import errors
 
 if TYPE_CHECKING:
     from inferno.llm import LLM
+    from inferno.webhooks.signing import verify_webhook
 
     __version__: str
 
-__all__ = ["LLM", "__version__", "errors"]
+__all__ = ["LLM", "__version__", "errors", "verify_webhook"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,6 +26,10 @@ def __getattr__(name: str) -> Any:
         from inferno.llm import LLM
 
         return LLM
+    if name == "verify_webhook":
+        from inferno.webhooks.signing import verify_webhook
+
+        return verify_webhook
     if name == "__version__":
         from importlib.metadata import version
 

@@ -98,6 +98,13 @@ class LogSettings(Section, frozen=True, kw_only=True):
     format: str
 
 
+class UpgradeSettings(Section, frozen=True, kw_only=True):
+    package: str
+    index: str
+    channel: str
+    check: bool
+
+
 class Explained(msgspec.Struct, frozen=True):
     """One final value and where it came from: default, file, environment or flag."""
 
@@ -107,16 +114,18 @@ class Explained(msgspec.Struct, frozen=True):
     help: str
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(Section, frozen=True, kw_only=True):
     server: ServerSettings
     auth: AuthSettings
     limits: LimitSettings
     store: StoreSettings
     batch: BatchSettings
-    webhooks: WebhookSettings
+    webhook: WebhookSettings
+    webhooks: tuple[dict[str, Any], ...]
     engine: dict[str, Any]
     models: ModelSettings
     log: LogSettings
+    upgrade: UpgradeSettings
     data_dir: Path
     explained: list[Explained]
 
@@ -154,6 +163,13 @@ SETTINGS: tuple[Setting, ...] = (
         kind=Path,
         default="",
         help="Where keys and state are kept; empty: the user's data directory.",
+    ),
+    Setting(
+        key="webhooks",
+        kind=tuple,
+        default=(),
+        secret=True,
+        help="Tables `[[webhooks]]` with webhook_url, events, secret: told of what all users do. In the environment JSON.",
     ),
     Setting(
         key="server.host",
@@ -308,13 +324,13 @@ SETTINGS: tuple[Setting, ...] = (
         help="How long a finished batch and its results are kept.",
     ),
     Setting(
-        key="webhooks.allow",
+        key="webhook.allow",
         kind=list,
         default=[],
         help="Networks that webhooks may go to although they are private, such as 10.0.0.0/8 or 127.0.0.1/32.",
     ),
     Setting(
-        key="webhooks.secret",
+        key="webhook.secret",
         kind=str,
         default="",
         secret=True,
@@ -353,6 +369,31 @@ SETTINGS: tuple[Setting, ...] = (
         help="Least severe messages shown.",
     ),
     Setting(key="log.format", kind=str, default="text", choices=("text", "json"), help="Form of a log line."),
+    Setting(
+        key="upgrade.package",
+        kind=str,
+        default="inferno-server",
+        help="The distribution that `inferno upgrade` looks for and installs.",
+    ),
+    Setting(
+        key="upgrade.index",
+        kind=str,
+        default="",
+        help="Address of the package index (http, https or file); empty: pip's own.",
+    ),
+    Setting(
+        key="upgrade.channel",
+        kind=str,
+        default="stable",
+        choices=("stable", "beta"),
+        help="Which versions count: releases, or versions before a release too.",
+    ),
+    Setting(
+        key="upgrade.check",
+        kind=bool,
+        default=False,
+        help="Look for a newer version when the server starts, once a day at most, and log it; installs nothing.",
+    ),
 )
 
 
@@ -546,7 +587,24 @@ def _to_dict(_: Setting, raw: Any) -> dict[str, str]:
     return raw
 
 
+def _to_tables(_: Setting, raw: Any) -> tuple[dict[str, Any], ...]:
+    if isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except ValueError:
+            raise ValueError("must be JSON") from None
+    if not isinstance(raw, list | tuple) or not all(isinstance(item, dict) for item in raw):
+        raise ValueError("must be a list of tables")
+    for item in raw:
+        if unknown := item.keys() - {"webhook_url", "events", "secret"}:
+            raise ValueError(f"knows no {min(unknown)}: it has webhook_url, events and secret")
+        if not isinstance(item.get("webhook_url"), str) or not isinstance(item.get("events"), list):
+            raise ValueError("needs webhook_url (text) and events (list) in each table")
+    return tuple(raw)
+
+
 _TYPED: dict[type, Any] = {
+    tuple: _to_tables,
     int: _to_int,
     float: _to_float,
     bool: _to_bool,
@@ -579,10 +637,12 @@ def _assemble(
         limits=LimitSettings(**section["limits"]),
         store=StoreSettings(**section["store"]),
         batch=BatchSettings(**section["batch"]),
-        webhooks=WebhookSettings(**section["webhooks"]),
+        webhook=WebhookSettings(**section["webhook"]),
+        webhooks=final["webhooks"],
         engine=section["engine"],
         models=ModelSettings(**section["models"]),
         log=LogSettings(**section["log"]),
+        upgrade=UpgradeSettings(**section["upgrade"]),
         data_dir=final["data_dir"],
         explained=[
             Explained(key, _shown(rows[key], value), sources.get(key, "default"), rows[key].help)
@@ -614,7 +674,7 @@ def _unsafe(settings: Settings) -> list[str]:
         problems.append("auth.api_key must have at least 8 characters")
     if (settings.server.tls_cert is None) != (settings.server.tls_key is None):
         problems.append("server.tls_cert and server.tls_key go together")
-    for key in ("server.trusted_proxies", "webhooks.allow"):
+    for key in ("server.trusted_proxies", "webhook.allow"):
         section, _, name = key.partition(".")
         problems.extend(f"{key} {problem}" for problem in _networks(getattr(getattr(settings, section), name)))
     if "*" in settings.server.cors_origins and not settings.auth.enabled:
@@ -648,6 +708,8 @@ def _toml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict):
         return "{}"
+    if isinstance(value, tuple):
+        return "[]"
     return str(value) if isinstance(value, int | float) else json.dumps(value)
 
 

@@ -83,3 +83,15 @@ def test_serve_refuses_to_be_open_to_all(inferno) -> None:  # type: ignore[no-un
     result = inferno("serve", "--host", "0.0.0.0", "--no-auth")
     assert result.returncode == 1
     assert "loopback" in result.stderr
+
+
+def test_a_name_that_looks_like_markup_is_shown_as_it_is(inferno) -> None:  # type: ignore[no-untyped-def]
+    result = inferno("models", "info", "[/x]")
+    assert result.returncode == 3
+    assert "Model '[/x]' not found" in result.stderr
+
+
+def test_a_value_that_looks_like_markup_is_shown_as_it_is(inferno, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "config.toml"
+    path.write_text('[models]\npreload = ["[/x]", "[red]y"]\n')
+    assert "['[/x]', '[red]y']" in inferno("config", "show", "--config", str(path)).stdout

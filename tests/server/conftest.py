@@ -14,12 +14,9 @@ from typing import Any
 import httpx
 import pytest
 from inferno.config import Settings, load_settings
-from inferno.identity.authentication import Authenticator
-from inferno.identity.limits import Limiter
-from inferno.identity.logins import Logins
 from inferno.server.app import create_app
 from inferno.server.run import Server
-from inferno.server.services import Services
+from inferno.server.services import Services, build_services
 from inferno.store.database import Database
 
 from tests.fakes import PATIENCE_S, FakeEngine, FakePool, FakeRegistry
@@ -49,19 +46,8 @@ def make_services(
     """Limits are off unless a flag switches them on."""
     registry: Any = FakeRegistry(MODEL, "org/name")
     pool: Any = FakePool(registry, engine)
-    configured = settings(**{"limits__enabled": False, **flags})
-    database = database or shared_database()
-    services = Services(
-        settings=configured,
-        registry=registry,
-        pool=pool,
-        database=database,
-        authenticator=Authenticator(database, enabled=key is not None, fixed_key=key or ""),
-        logins=Logins(database, configured.auth),
-        limiter=Limiter(configured.limits),
-    )
-    services.metrics.know(registry.ids())
-    return services
+    defaults = {"limits__enabled": False, "auth__enabled": key is not None, "auth__api_key": key}
+    return build_services(settings(**{**defaults, **flags}), registry, pool, database or shared_database())
 
 
 class AppTransport(httpx.BaseTransport):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,5 +41,5 @@ def test_every_code_has_its_row(code: str, status: int) -> None:
 
 def test_every_route_is_named() -> None:
     for route in route_table():
-        path = route.path.replace("{model_id:path}", "{id}")
+        path = re.sub(r"{[\w:]+}", "{id}", route.path)
         assert f"{path}`" in PAGE or f"{path.removeprefix('/v1')}`" in PAGE

@@ -1,3 +1,4 @@
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -57,8 +58,8 @@ def test_short_and_full_environment_names(home: dict[str, str], name: str) -> No
 
 
 def test_every_setting_has_its_environment_name(home: dict[str, str]) -> None:
-    text = {int: "1", float: "1", bool: "true", str: "x", Path: "/x", list: "a, b", dict: "a=b"}
-    special = {"server.host": "localhost", "server.trusted_proxies": "10.0.0.0/8", "webhooks.allow": "10.0.0.0/8"}
+    text = {int: "1", float: "1", bool: "true", str: "x", Path: "/x", list: "a, b", dict: "a=b", tuple: "[]"}
+    special = {"server.host": "localhost", "server.trusted_proxies": "10.0.0.0/8", "webhook.allow": "10.0.0.0/8"}
     for key, setting in config.all_settings().items():
         if key.startswith("server.tls_"):
             continue  # go together: a test of their own
@@ -75,15 +76,21 @@ def test_certificate_and_key_go_together(home: dict[str, str]) -> None:
     assert "tls_cert" in _problems(home, "[server]\ntls_key = '/k.pem'\n")[0]
 
 
+@pytest.mark.parametrize("text", ["x", "{}", '["x"]', '[{"webhook_url": "u"}]', '[{"url": "u", "events": []}]'])
+def test_webhooks_are_tables(home: dict[str, str], text: str) -> None:
+    assert "webhooks" in _problems(home, INFERNO_WEBHOOKS=text)[0]
+
+
 def test_networks_are_checked(home: dict[str, str]) -> None:
-    problems = _problems(home, "[server]\ntrusted_proxies = ['10.0.0.0/8', 'x']\n[webhooks]\nallow = ['10.0.0.1/8']\n")
+    problems = _problems(home, "[server]\ntrusted_proxies = ['10.0.0.0/8', 'x']\n[webhook]\nallow = ['10.0.0.1/8']\n")
     assert ["'x'" in problems[0], "'10.0.0.1/8'" in problems[1], len(problems)] == [True, True, 2]
 
 
 def test_no_secret_is_shown(home: dict[str, str]) -> None:
     canary = "canary-31337"
-    names = [setting.full_env for setting in config.all_settings().values() if setting.secret]
-    settings = _load(home, **dict.fromkeys(names, canary))
+    names = [setting.full_env for setting in config.all_settings().values() if setting.secret and setting.kind is str]
+    webhook = {"webhook_url": "https://example.org", "events": [], "secret": canary}
+    settings = _load(home, **dict.fromkeys(names, canary), INFERNO_WEBHOOKS=json.dumps([webhook]))
     assert len(names) >= 4
     assert canary not in repr(settings)
     assert canary not in str(settings.explain())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from inferno.models.pull import pull
 from inferno.models.registry import Registry
 from inferno.server.run import serve as run_server
 from inferno.telemetry import logs
+from inferno.upgrade.check import Notice
 
 
 @click.command()
@@ -28,6 +30,7 @@ from inferno.telemetry import logs
 @click.option("--alias", "aliases", multiple=True, metavar="ID=FILE", help="A further id for a model or file.")
 @click.option("--no-auth", is_flag=True, help="Ask for no key (loopback only).")
 @click.option("--no-rate-limits", is_flag=True, help="Limit nobody.")
+@click.option("--webhook-allow", multiple=True, metavar="CIDR", help="A private network that webhooks may go to.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain (PEM): serve HTTPS.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
 @click.option("--pull-default", is_flag=True, help=f"Download {DEFAULT_MODEL} first when it is missing, and load it.")
@@ -42,7 +45,13 @@ def serve(**given: Any) -> None:
         settings = _with_default_model(settings, given)
     logs.configure(settings.log.level, settings.log.format)
     model = next(iter(settings.models.preload), None)
-    run_server(settings, lambda url, key, is_new: _announce(settings, url, key, is_new, model))
+    with Notice(settings, Path(sys.executable)) as notice:
+
+        def ready(url: str, key: str | None, is_new: bool) -> None:
+            _announce(settings, url, key, is_new, model)
+            notice.begin()
+
+        run_server(settings, ready)
 
 
 def _settings(given: dict[str, Any], preload: tuple[str, ...] = ()) -> Settings:
@@ -59,6 +68,7 @@ def _settings(given: dict[str, Any], preload: tuple[str, ...] = ()) -> Settings:
         "server.port": port,
         "auth.enabled": False if values["no_auth"] else None,
         "limits.enabled": False if values["no_rate_limits"] else None,
+        "webhook.allow": list(values["webhook_allow"]) or None,
         "server.tls_cert": values["tls_cert"],
         "server.tls_key": values["tls_key"],
         "models.preload": [*values["preload"], *preload] or None,

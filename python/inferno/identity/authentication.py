@@ -75,6 +75,10 @@ class Authenticator:
         if used:
             await self._database.write(lambda connection: api_keys.note_use(connection, used))
 
+    def salt_of(self, user_id: str) -> int:
+        """Cached prompts are shared within a user. Nobody outside can compute the salt."""
+        return int.from_bytes(hmac.digest(self._salt_key, user_id.encode(), "sha256")[:8], "big")
+
     # ---- looking up ----
 
     async def _look_up(self, credential: str) -> Caller | None:
@@ -118,7 +122,7 @@ class Authenticator:
             role=user.role,
             permissions=permissions,
             subject=subject,
-            salt=self._salt(user.id),
+            salt=self.salt_of(user.id),
             models=frozenset(key.models) if key is not None and key.models is not None else None,
             limits=(key.limits if key else None) or Limits(),
         )
@@ -130,12 +134,8 @@ class Authenticator:
             role="admin",
             permissions=PERMISSIONS,
             subject="key:operator",
-            salt=self._salt(_OPERATOR),
+            salt=self.salt_of(_OPERATOR),
         )
-
-    def _salt(self, user_id: str) -> int:
-        """Cached prompts are shared within a user. Nobody outside can compute the salt."""
-        return int.from_bytes(hmac.digest(self._salt_key, user_id.encode(), "sha256")[:8], "big")
 
     # ---- the cache ----
 

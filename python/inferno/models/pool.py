@@ -74,6 +74,8 @@ class ModelPool:
         estimate: Estimate = estimate_memory,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        #: Called with each load that succeeded.
+        self.on_loaded: Callable[[LoadReport], object] = lambda report: None
         self._registry = registry
         self._settings = settings
         self._engine_factory = engine_factory
@@ -223,6 +225,7 @@ class ModelPool:
         self._loaded[entry.id] = slot
         load.complete(slot)
         log.info("model %r loaded: %d MiB in %.1f s", entry.id, engine.memory_bytes >> 20, slot.load_time_s)
+        self.on_loaded(slot.report())
 
     async def _entry(self, model_id: str) -> ModelEntry:
         return await asyncio.to_thread(self._registry.get, model_id)

@@ -17,6 +17,7 @@ from inferno.server.services import Services
 
 #: How often it is written down when keys were last used.
 _KEY_USE_S = 30.0
+_DAY_S = 86400.0
 
 
 def create_app(services: Services) -> ASGIApp:
@@ -24,11 +25,17 @@ def create_app(services: Services) -> ASGIApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
-        jobs = {"key use": every(_KEY_USE_S, services.authenticator.flush)}
+        jobs = {
+            "key use": every(_KEY_USE_S, services.authenticator.flush),
+            "batches": services.batches.run,
+            "webhooks": services.webhooks.run,
+            "old webhook messages": every(_DAY_S, services.webhooks.forget_old),
+        }
         await services.pool.start()
         try:
             async with background(jobs):
                 yield
+                await services.announcements.settle()
         finally:
             await services.pool.close(services.settings.server.drain_s)
 

@@ -61,6 +61,11 @@ class Body:
     def refuse(self, key: str, expected: str) -> NoReturn:
         raise errors.InvalidRequest(f"{self.name(key)} must be {expected}.", field=self.name(key))
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All that is given, as it is."""
+        return {key: value for key, value in self._fields.items() if value is not None}
+
     def raw(self, key: str) -> Any:
         return self._fields.get(key)
 

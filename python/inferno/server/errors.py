@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,7 +35,12 @@ _OPENAI_TYPE = {401: "authentication_error", 403: "permission_error", 429: "rate
 
 def timestamp() -> str:
     """Now, ISO 8601 with Z and whole seconds."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return iso(time.time())
+
+
+def iso(seconds: float) -> str:
+    """A time in UTC seconds since 1970 as ISO 8601 with Z and whole seconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def envelope(error: errors.InfernoError, request_id: str, *, openai: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +10,16 @@ from inferno.server import schemas
 from inferno.server.errors import STATUS
 from inferno.server.route import RouteSpec
 
+#: Where another method of a path answers with something else.
+_ANSWERS = {
+    ("GET", "/v1/models"): "OpenAIModels",
+    ("GET", "/batch"): "Batches",
+    ("GET", "/v1/batch"): "Batches",
+    ("GET", "/webhooks"): "Webhooks",
+    ("GET", "/v1/webhooks"): "Webhooks",
+    ("DELETE", "/webhooks/{webhook_id}"): "WebhookDeleted",
+    ("DELETE", "/v1/webhooks/{webhook_id}"): "WebhookDeleted",
+}
 #: Path, without /v1 -> schema of the request's body and of the answer's. None: no JSON.
 _BODIES: dict[str, tuple[str | None, str | None]] = {
     "/health": (None, "Health"),
@@ -26,6 +37,16 @@ _BODIES: dict[str, tuple[str | None, str | None]] = {
     "/auth/login": ("Login", "Token"),
     "/auth/refresh": ("Refresh", "Token"),
     "/auth/logout": (None, "Status"),
+    "/batch": ("Batch", "BatchAccepted"),
+    "/batch/{batch_id}": (None, "BatchStatus"),
+    "/batch/{batch_id}/results": (None, "BatchResults"),
+    "/batch/{batch_id}/cancel": (None, "BatchStatus"),
+    "/webhooks": ("Webhook", "WebhookAnswer"),
+    "/webhooks/{webhook_id}": (None, "WebhookAnswer"),
+    "/webhooks/{webhook_id}/test": (None, "WebhookTest"),
+    "/webhooks/{webhook_id}/secret": (None, "WebhookAnswer"),
+    "/webhooks/{webhook_id}/deliveries": (None, "Deliveries"),
+    "/webhooks/deliveries/{delivery_id}/replay": (None, "Delivery"),
     "/metrics": (None, None),
     "/openapi.json": (None, None),
 }
@@ -56,23 +77,20 @@ def _operation(route: RouteSpec, path: str) -> dict[str, Any]:
         "operationId": _identifier(f"{route.method.lower()}{path}"),
         "summary": route.summary,
         "responses": {
-            "200": {"description": "Success", "content": _content(short, _answer_of(path, answer))},
+            "200": {"description": "Success", "content": _content(short, _ANSWERS.get((route.method, path), answer))},
             **_errors(route),
         },
         "security": [] if route.permission == "public" else [{"key": []}],
     }
     if route.deprecation is not None:
         operation["deprecated"] = True
-    if body is not None:
+    if body is not None and route.method == "POST":
         operation["requestBody"] = {"required": body != "LoadOptions", "content": _json(body)}
-    if "{model_id}" in path:
-        parameter = {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string"}}
-        operation["parameters"] = [parameter]
+    if names := re.findall(r"{(\w+)}", path):
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+        ]
     return operation
-
-
-def _answer_of(path: str, answer: str | None) -> str | None:
-    return "OpenAIModels" if path == "/v1/models" else answer
 
 
 def _content(short: str, answer: str | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from inferno.server.endpoints import auth, embeddings, health, metrics, models, openapi, text
+from inferno.server.endpoints import auth, batch, embeddings, health, metrics, models, openapi, text, webhooks
 from inferno.server.route import RouteSpec
 
 #: Routes that exist once, in OpenAI's shape.
@@ -26,6 +26,20 @@ NATIVE = (
     RouteSpec("POST", "/inference", "inference", text.inference, "Continue a prompt"),
     RouteSpec("POST", "/inference/stream", "inference", text.inference_stream, "Continue a prompt, as a stream"),
     RouteSpec("POST", "/embeddings", "inference", embeddings.embeddings, "Embed texts"),
+    RouteSpec("POST", "/batch", "batch", batch.submit, "Submit a batch"),
+    RouteSpec("GET", "/batch", "batch", batch.list_batches, "List batches"),
+    RouteSpec("GET", "/batch/{batch_id}", "batch", batch.status, "Status of a batch"),
+    RouteSpec("GET", "/batch/{batch_id}/results", "batch", batch.results, "Results of a batch"),
+    RouteSpec("POST", "/batch/{batch_id}/cancel", "batch", batch.cancel, "Cancel a batch"),
+    RouteSpec("DELETE", "/batch/{batch_id}", "batch", batch.cancel, "Cancel a batch"),
+    RouteSpec("POST", "/webhooks", "webhooks", webhooks.create, "Register a webhook"),
+    RouteSpec("GET", "/webhooks", "webhooks", webhooks.list_all, "List webhooks"),
+    RouteSpec("GET", "/webhooks/{webhook_id}", "webhooks", webhooks.show, "Show a webhook"),
+    RouteSpec("DELETE", "/webhooks/{webhook_id}", "webhooks", webhooks.remove, "Delete a webhook"),
+    RouteSpec("POST", "/webhooks/{webhook_id}/test", "webhooks", webhooks.test, "Send a test message"),
+    RouteSpec("POST", "/webhooks/{webhook_id}/secret", "webhooks", webhooks.rotate, "Set a new secret"),
+    RouteSpec("GET", "/webhooks/{webhook_id}/deliveries", "webhooks", webhooks.deliveries, "List messages"),
+    RouteSpec("POST", "/webhooks/deliveries/{delivery_id}/replay", "webhooks", webhooks.replay, "Send a message again"),
     RouteSpec("GET", "/metrics", "metrics:read", metrics.metrics, "Prometheus metrics", limited=False),
     RouteSpec("POST", "/auth/login", "public", auth.login, "Log in for a token"),
     RouteSpec("POST", "/auth/refresh", "public", auth.refresh, "Renew a login"),

@@ -15,15 +15,12 @@ from filelock import FileLock, Timeout
 
 from inferno import errors
 from inferno.config import Settings, is_loopback
-from inferno.identity.authentication import Authenticator
-from inferno.identity.limits import Limiter
 from inferno.identity.local_key import ensure_local_key
-from inferno.identity.logins import Logins
 from inferno.models.pool import ModelPool
 from inferno.models.registry import Registry
 from inferno.server.app import create_app
 from inferno.server.protocol import GuardedProtocol
-from inferno.server.services import Services
+from inferno.server.services import Services, build_services
 from inferno.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -46,29 +43,14 @@ def serve(settings: Settings, ready: Ready) -> None:
     if not settings.auth.enabled and not is_loopback(settings.server.host):
         raise errors.InvalidRequest("Authentication can be off on a loopback address only.", field="auth.enabled")
     with _only_server(settings.data_dir):
-        services = build_services(settings)
+        database = Database(settings.store.url, data_dir=settings.data_dir)
         try:
-            key, is_new = _key(settings, services.database)
+            key, is_new = _key(settings, database)
+            registry = Registry(settings.models.dir, settings.models.aliases)
+            services = build_services(settings, registry, ModelPool(registry, settings), database)
             run(services, lambda url: ready(url, key, is_new))
         finally:
-            services.database.close()
-
-
-def build_services(settings: Settings) -> Services:
-    """All rooms, wired. Raises ServiceUnavailable when the database cannot be opened."""
-    registry = Registry(settings.models.dir, settings.models.aliases)
-    database = Database(settings.store.url, data_dir=settings.data_dir)
-    services = Services(
-        settings=settings,
-        registry=registry,
-        pool=ModelPool(registry, settings),
-        database=database,
-        authenticator=Authenticator(database, enabled=settings.auth.enabled, fixed_key=settings.auth.api_key),
-        logins=Logins(database, settings.auth),
-        limiter=Limiter(settings.limits),
-    )
-    services.metrics.know(registry.ids())
-    return services
+            database.close()
 
 
 @contextlib.contextmanager

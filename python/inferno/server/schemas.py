@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
 from inferno import _core
+from inferno.batch.jobs import BatchState
 from inferno.identity.callers import ROLES
 from inferno.request import MAX_CHOICES, MAX_INPUTS, MAX_MESSAGES, MAX_PROMPTS
 from inferno.server.dialects import openai, openai_chat, openai_completions
 from inferno.server.errors import STATUS
+from inferno.webhooks.endpoints import EVENTS
+from inferno.webhooks.outbox import State
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -133,6 +136,23 @@ def _load_options() -> Schema:
     return _nullable({"type": "object", "properties": rows})
 
 
+def _batch() -> Schema:
+    row = _object(["prompt"], id=_nullable({"type": "string", "minLength": 1}), prompt=_TEXT, **sampling({}))
+    return _object(
+        ["model", "requests"],
+        model=_TEXT,
+        requests=_list(row, minItems=1),
+        webhook_url=_nullable(_STRING),
+        webhook_secret=_nullable(_TEXT),
+        **sampling({}),
+    )
+
+
+def _webhook() -> Schema:
+    events = _list({"enum": list(EVENTS)}, minItems=1)
+    return _object(["webhook_url", "events"], webhook_url=_TEXT, events=events, secret=_nullable(_TEXT))
+
+
 # ---- answers ----
 
 _REASON: Schema = {"enum": ["stop", "length"]}
@@ -237,6 +257,63 @@ def _token() -> Schema:
     return _object(list(fields), **fields)
 
 
+def _batch_status() -> Schema:
+    fields: dict[str, Schema] = {
+        "batch_id": {"type": "string", "pattern": "^batch_"},
+        "status": {"enum": list(get_args(BatchState))},
+        "completed": _INT,
+        "failed": _INT,
+        "cancelled": _INT,
+        "total": _INT,
+        "results_url": _STRING,
+        "model": _STRING,
+        "created": _INT,
+        "finished": _nullable(_INT),
+        "error": _nullable({"type": "object"}),
+    }
+    return _object(list(fields), **fields)
+
+
+def _batch_results() -> Schema:
+    choice = _object(["text", "index", "finish_reason"], text=_STRING, index=_INT, finish_reason=_REASON)
+    item: dict[str, Schema] = {
+        "id": _STRING,
+        "status": {"enum": ["completed", "failed", "cancelled"]},
+        "choices": _list(choice),
+        "usage": _nullable(_USAGE),
+        "processing_time_ms": _nullable(_INT),
+        "error": _nullable({"type": "object"}),
+    }
+    results = _list(_object(list(item), **item))
+    return _object(["batch_id", "status", "results"], batch_id=_STRING, status=_STRING, results=results)
+
+
+def _webhook_answer() -> Schema:
+    fields: dict[str, Schema] = {
+        "id": _STRING,
+        "webhook_url": _STRING,
+        "events": _list({"enum": list(EVENTS)}),
+        "created": _INT,
+        "disabled": _nullable(_STRING),
+    }
+    return _object(list(fields), secret=_STRING, **fields)
+
+
+def _delivery() -> Schema:
+    fields: dict[str, Schema] = {
+        "id": _STRING,
+        "webhook_id": _nullable(_STRING),
+        "event": {"enum": list(EVENTS)},
+        "state": {"enum": list(get_args(State))},
+        "attempts": _INT,
+        "created": _STRING,
+        "next_attempt": _nullable(_STRING),
+        "last_status": _nullable(_INT),
+        "last_error": _nullable(_STRING),
+    }
+    return _object(list(fields), **fields)
+
+
 def components() -> dict[str, Schema]:
     """Every schema by name."""
     model = _openai_model()
@@ -252,6 +329,24 @@ def components() -> dict[str, Schema]:
         "ChatCompletionAnswer": _completion_answer("chatcmpl", "chat.completion", message=message),
         "CompletionAnswer": _completion_answer("cmpl", "text_completion", text=_STRING),
         "EmbeddingAnswer": _embedding_answer(),
+        "Batch": _batch(),
+        "BatchAccepted": _object(
+            ["batch_id", "status", "total_requests", "created"],
+            batch_id=_STRING,
+            status=_STRING,
+            total_requests=_INT,
+            created=_INT,
+        ),
+        "BatchStatus": _batch_status(),
+        "Batches": _object(["batches"], batches=_list(_batch_status())),
+        "BatchResults": _batch_results(),
+        "Webhook": _webhook(),
+        "WebhookAnswer": _webhook_answer(),
+        "Webhooks": _object(["webhooks"], webhooks=_list(_webhook_answer())),
+        "WebhookDeleted": _object(["id", "deleted"], id=_STRING, deleted={"const": True}),
+        "WebhookTest": _object(["id", "delivery", "status"], id=_STRING, delivery=_STRING, status=_STRING),
+        "Delivery": _delivery(),
+        "Deliveries": _object(["deliveries"], deliveries=_list(_delivery())),
         "Health": _health(),
         "Login": _object(["username", "password"], username=_TEXT, password=_TEXT),
         "Refresh": _object(["refresh_token"], refresh_token=_TEXT),

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import time
 from dataclasses import dataclass, field
 
 from inferno import __version__
+from inferno.batch.runner import BatchRunner
 from inferno.config import Settings
 from inferno.identity.authentication import Authenticator
 from inferno.identity.limits import Limiter
 from inferno.identity.logins import Logins
 from inferno.models.pool import ModelPool
 from inferno.models.registry import Registry
+from inferno.server.announcements import Announcements, batch_ended
 from inferno.store.database import Database
 from inferno.telemetry.metrics import Metrics
+from inferno.webhooks.deliverer import Deliverer
+from inferno.webhooks.endpoints import configure_webhooks
+from inferno.webhooks.outbound import Policy
+from inferno.webhooks.outbox import OPERATOR
 
 
 @dataclass
@@ -26,7 +33,10 @@ class Services:
     authenticator: Authenticator
     logins: Logins
     limiter: Limiter
-    metrics: Metrics = field(default_factory=Metrics)
+    webhooks: Deliverer
+    announcements: Announcements
+    batches: BatchRunner
+    metrics: Metrics
     version: str = __version__
     started: float = field(default_factory=time.monotonic)
 
@@ -34,3 +44,41 @@ class Services:
     def fingerprint(self) -> str:
         """OpenAI's `system_fingerprint`: changes when the program does."""
         return "fp_" + hashlib.sha256(self.version.encode()).hexdigest()[:10]
+
+
+def build_services(settings: Settings, registry: Registry, pool: ModelPool, database: Database) -> Services:
+    """All rooms, wired. Raises InvalidRequest for webhooks of the configuration that are none."""
+    metrics = Metrics()
+    metrics.know(registry.ids())
+    authenticator = Authenticator(database, enabled=settings.auth.enabled, fixed_key=settings.auth.api_key)
+    webhooks = Deliverer(database, _policy(settings))
+    announcements = Announcements(database, webhooks)
+    pool.on_loaded = announcements.model_loaded
+    batches = BatchRunner(
+        database,
+        pool,
+        observe=lambda request, _: metrics.inference(request.model),
+        salt_of=authenticator.salt_of,
+        on_ended=batch_ended(settings.webhook.secret),
+        announced=webhooks.wake,
+        retention_s=settings.batch.retention_days * 86400,
+    )
+    database.write_now(lambda connection: configure_webhooks(connection, OPERATOR, settings.webhooks))
+    return Services(
+        settings=settings,
+        registry=registry,
+        pool=pool,
+        database=database,
+        authenticator=authenticator,
+        logins=Logins(database, settings.auth),
+        limiter=Limiter(settings.limits),
+        webhooks=webhooks,
+        announcements=announcements,
+        batches=batches,
+        metrics=metrics,
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    allowed = tuple(ipaddress.ip_network(network) for network in settings.webhook.allow)
+    return Policy(allow=allowed, own_port=settings.server.port or None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
 from typing import Any
 
 from inferno import errors
@@ -11,6 +11,7 @@ from inferno.identity.authentication import presented_credential
 from inferno.identity.passwords import MAX_BYTES
 from inferno.identity.users import User
 from inferno.server.call import Answer, Call
+from inferno.server.errors import iso
 
 _MAX_NAME = 256
 
@@ -51,23 +52,19 @@ async def logout(call: Call) -> Answer:
 
 
 def _answer(user: User, granted: tokens.Tokens) -> dict[str, Any]:
-    expires = datetime.fromtimestamp(granted.expires_at, UTC)
     return {
         "token": granted.access,
         "access_token": granted.access,
         "token_type": "Bearer",
-        "expires_in": max(0, int((expires - datetime.now(UTC)).total_seconds() + 0.5)),
-        "expires_at": _iso(granted.expires_at),
+        "expires_in": max(0, round(granted.expires_at - time.time())),
+        "expires_at": iso(granted.expires_at),
         "refresh_token": granted.refresh,
         "user": {
             "id": user.id,
             "username": user.username,
             "email": user.email,
             "role": user.role,
-            "last_login": None if user.last_login is None else _iso(user.last_login),
+            "last_login": None if user.last_login is None else iso(user.last_login),
         },
     }
 
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,1 @@
+"""Batches: many prompts handed in at once, kept in the database, worked off when there is room."""

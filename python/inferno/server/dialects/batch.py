@@ -1,0 +1,106 @@
+"""POST /batch: one body with many prompts -> items, each checked as /inference would check it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from inferno import errors
+from inferno.batch.jobs import Batch, ItemResult, NewItem
+from inferno.request import TextPrompt
+from inferno.server.body import Body
+from inferno.server.dialects import native
+
+_MAX_ID = 128
+_MAX_SECRET = 256
+#: Fields of the batch that its requests do not inherit.
+_OWN = frozenset({"requests", "webhook_url", "webhook_secret", "prompt", "id"})
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    model: str
+    items: list[NewItem]
+    webhook_url: str | None
+    webhook_secret: str | None
+    fingerprint: str
+
+
+def parse(body: Body, max_items: int) -> Submission:
+    """Raises InvalidRequest naming the field, as in `requests[3].temperature`."""
+    model = body.text("model")
+    rows = body.items("requests", max_items)
+    shared = {key: value for key, value in body.fields.items() if key not in _OWN}
+    native.parse(Body({**shared, "prompt": "x"}))  # a bad field that all share is told as the batch's own
+    items = [_item(Body(row, f"requests[{i}]"), shared, f"requests[{i}]", i) for i, row in enumerate(rows)]
+    _refuse_duplicates(items)
+    return Submission(
+        model=model,
+        items=items,
+        webhook_url=_optional(body, "webhook_url"),
+        webhook_secret=_secret(body),
+        fingerprint=hashlib.sha256(msgspec.json.encode(body.fields, order="deterministic")).hexdigest(),
+    )
+
+
+def _item(row: Body, shared: dict[str, Any], path: str, index: int) -> NewItem:
+    if row.has("model") and row.raw("model") != shared["model"]:
+        row.refuse("model", "the batch's")
+    item_id = row.text("id", f"item_{index}")
+    if not 1 <= len(item_id) <= _MAX_ID:
+        row.refuse("id", f"a text of 1 to {_MAX_ID} characters")
+    try:
+        request = native.parse(Body({**shared, **row.fields}))
+    except errors.InvalidRequest as error:
+        raise errors.InvalidRequest(f"{path}.{error.message}", field=f"{path}.{error.field}") from None
+    (prompt,) = request.prompts
+    assert isinstance(prompt, TextPrompt)
+    return NewItem(item_id, {"prompt": prompt.text, "sampling": request.sampling})
+
+
+def _refuse_duplicates(items: list[NewItem]) -> None:
+    seen: set[str] = set()
+    for i, item in enumerate(items):
+        if item.id in seen:
+            raise errors.InvalidRequest(f"requests[{i}].id is there twice.", field=f"requests[{i}].id")
+        seen.add(item.id)
+
+
+def _optional(body: Body, key: str) -> str | None:
+    return body.text(key) if body.has(key) else None
+
+
+def _secret(body: Body) -> str | None:
+    secret = _optional(body, "webhook_secret")
+    if secret is not None and not 1 <= len(secret) <= _MAX_SECRET:
+        body.refuse("webhook_secret", f"a text of 1 to {_MAX_SECRET} characters")
+    return secret
+
+
+def render_status(batch: Batch) -> dict[str, Any]:
+    return {
+        "batch_id": batch.id,
+        "status": batch.status,
+        "completed": batch.completed,
+        "failed": batch.failed,
+        "cancelled": batch.cancelled,
+        "total": batch.total,
+        "results_url": f"/batch/{batch.id}/results",
+        "model": batch.model,
+        "created": int(batch.created),
+        "finished": None if batch.finished is None else int(batch.finished),
+        "error": batch.error,
+    }
+
+
+def render_item(item: ItemResult) -> dict[str, Any]:
+    result = item.result or {}
+    return {
+        "id": item.item_id,
+        "status": item.state,
+        "choices": result.get("choices", []),
+        "usage": result.get("usage"),
+        "processing_time_ms": result.get("processing_time_ms"),
+        "error": result.get("error"),
+    }

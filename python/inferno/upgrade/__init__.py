@@ -1,0 +1,1 @@
+"""Newer versions: looking for them, and installing them when a person says so."""
