@@ -60,3 +60,4 @@ function streamInference(prompt: string) {
 }
 
 console.log(await runInference('Explain quantum physics'));
+streamInference('Explain quantum physics');

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import MODEL, Server
+from tests.e2e.conftest import KEY, MODEL, Server
 from tests.examples import toolchains
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -63,8 +63,8 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(data_dir: Path, smollm2: Path) -> Iterator[Server]:
-    """`inferno serve` with the documented port, model id and key."""
+def server(request: pytest.FixtureRequest, data_dir: Path, smollm2: Path) -> Iterator[Server]:
+    """`inferno serve` with the documented port, model id and key; a test may name another key as its parameter."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -72,7 +72,7 @@ def server(data_dir: Path, smollm2: Path) -> Iterator[Server]:
         except OSError:
             pytest.skip(f"port {PORT}, which the examples name, is taken by another program")
     options = ("--port", str(PORT), "--models-dir", str(smollm2.parent), "--alias", f"{MODEL}={smollm2.stem}")
-    running = Server(data_dir, *options, "--model", MODEL)
+    running = Server(data_dir, *options, "--model", MODEL, key=getattr(request, "param", KEY))
     yield running
     assert running.stop() == 0
 

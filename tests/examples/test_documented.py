@@ -69,6 +69,13 @@ def test_commands_of_other_sections(document: str, title: str, file: str) -> Non
     assert text(file).endswith(f"\n{command}")
 
 
+def test_websocket_snippets(document: str) -> None:
+    (_, connection), (_, request) = code_blocks(document.partition("\n### Connection\n")[2])[:2]
+    example = text("javascript/connection.js")
+    assert example.startswith(f"{connection}\n")
+    assert f"\nconst request = {request.rstrip()};\n" in example
+
+
 def test_the_page_lists_every_example() -> None:
     page = text("README.md")
     helpers = {"README.md", "package.json", "go.mod", "Cargo.toml", "main.go"}

@@ -62,10 +62,25 @@ def test_openai_package() -> None:
     assert json.loads(vectors) == [576, 576]
 
 
+@pytest.mark.acceptance("W1", "W2", "W3")
 @pytest.mark.parametrize("file", ["typescript/inference.ts", "javascript/inference.js"])
-def test_node(node: Path, file: str) -> None:
+def test_node(server: Server, node: Path, file: str) -> None:
+    before = answered(server)
     finished = run(node, "--experimental-strip-types", EXAMPLES / file)
-    assert finished.text.strip()
+    assert finished.text.removesuffix("\nDone!\n").strip()
+    assert finished.text.endswith("\nDone!\n")
+    assert arrived_in_pieces(finished)
+    assert answered(server) == before + 2
+
+
+@pytest.mark.acceptance("W1", "W3")
+@pytest.mark.parametrize("server", ["YOUR_API_KEY"], indirect=True)
+def test_websocket_connection(node: Path) -> None:
+    finished = run(node, EXAMPLES / "javascript" / "connection.js")
+    story, finish_reason = finished.text.rstrip("\n").rsplit("\n", 1)
+    assert story.strip()
+    assert finish_reason in ("stop", "length")
+    assert arrived_in_pieces(finished)
 
 
 @pytest.mark.acceptance("A7", "H1")
