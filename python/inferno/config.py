@@ -98,6 +98,16 @@ class LogSettings(Section, frozen=True, kw_only=True):
     format: str
 
 
+class MetricsSettings(Section, frozen=True, kw_only=True):
+    custom_series: int
+
+
+class TraceSettings(Section, frozen=True, kw_only=True):
+    capacity: int
+    sample_ratio: float
+    otlp_endpoint: str
+
+
 class UpgradeSettings(Section, frozen=True, kw_only=True):
     package: str
     index: str
@@ -125,6 +135,8 @@ class Settings(Section, frozen=True, kw_only=True):
     engine: dict[str, Any]
     models: ModelSettings
     log: LogSettings
+    metrics: MetricsSettings
+    traces: TraceSettings
     upgrade: UpgradeSettings
     data_dir: Path
     explained: list[Explained]
@@ -369,6 +381,36 @@ SETTINGS: tuple[Setting, ...] = (
         help="Least severe messages shown.",
     ),
     Setting(key="log.format", kind=str, default="text", choices=("text", "json"), help="Form of a log line."),
+    Setting(
+        key="metrics.custom_series",
+        kind=int,
+        default=1000,
+        min=0,
+        max=100_000,
+        help="Most time series of custom metrics; a histogram has one for each bucket and two more.",
+    ),
+    Setting(
+        key="traces.capacity",
+        kind=int,
+        default=1000,
+        min=0,
+        max=100_000,
+        help="Spans kept in memory for /traces.",
+    ),
+    Setting(
+        key="traces.sample_ratio",
+        kind=float,
+        default=1.0,
+        min=0,
+        max=1,
+        help="Share of traces recorded, of those that no caller has decided about.",
+    ),
+    Setting(
+        key="traces.otlp_endpoint",
+        kind=str,
+        default="",
+        help="URL that spans are sent to, as in http://localhost:4318/v1/traces; empty: none.",
+    ),
     Setting(
         key="upgrade.package",
         kind=str,
@@ -642,6 +684,8 @@ def _assemble(
         engine=section["engine"],
         models=ModelSettings(**section["models"]),
         log=LogSettings(**section["log"]),
+        metrics=MetricsSettings(**section["metrics"]),
+        traces=TraceSettings(**section["traces"]),
         upgrade=UpgradeSettings(**section["upgrade"]),
         data_dir=final["data_dir"],
         explained=[
@@ -672,6 +716,8 @@ def _unsafe(settings: Settings) -> list[str]:
         problems.append(f"auth.enabled = false needs a loopback server.host, not {settings.server.host}")
     if settings.auth.api_key and len(settings.auth.api_key) < 8 and not is_loopback(settings.server.host):
         problems.append("auth.api_key must have at least 8 characters")
+    if settings.traces.otlp_endpoint and not settings.traces.otlp_endpoint.startswith(("http://", "https://")):
+        problems.append("traces.otlp_endpoint must be an http:// or https:// URL")
     if (settings.server.tls_cert is None) != (settings.server.tls_key is None):
         problems.append("server.tls_cert and server.tls_key go together")
     for key in ("server.trusted_proxies", "webhook.allow"):

@@ -144,6 +144,14 @@ def test_rust(tool: Callable[..., Path]) -> None:
     shutil.copytree(EXAMPLES / "rust", home, dirs_exist_ok=True)
     sources = ('source.crates-io.replace-with="debian"', f'source.debian.directory="{tool(crates)}"')
     options = [part for source in sources for part in ("--config", source)]
-    build = [tool(cargo), *options, "build", "--offline", "--quiet", "--manifest-path", home / "Cargo.toml"]
+    build: list[str | Path] = [
+        tool(cargo),
+        *options,
+        "build",
+        "--offline",
+        "--quiet",
+        "--manifest-path",
+        home / "Cargo.toml",
+    ]
     run(*build, env=environment())
     assert run(home / "target" / "debug" / "inferno-example").text.strip()

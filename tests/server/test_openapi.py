@@ -69,6 +69,11 @@ EXCHANGES: list[tuple[str, str, Any]] = [
     ("POST", "/v1/chat/completions", CHAT),
     ("POST", "/v1/completions", PROMPT),
     ("POST", "/embeddings", {"model": MODEL, "input": "x"}),
+    ("GET", "/metrics/json", None),
+    ("GET", "/metrics/snapshot", None),
+    ("POST", "/metrics/custom", {"name": "custom_metric", "value": 42.5, "type": "gauge"}),
+    ("GET", "/traces", None),
+    ("GET", "/v1/status", None),
 ]
 
 
@@ -76,7 +81,7 @@ EXCHANGES: list[tuple[str, str, Any]] = [
 def test_answers_follow_their_schemas(
     client: httpx.Client, document: dict[str, Any], method: str, path: str, body: Any
 ) -> None:
-    client.post(f"/models/{MODEL}/load")
+    client.post("/inference", json=PROMPT)
     response = client.request(method, path.replace("{model_id}", MODEL), json=body)
     schema = document["paths"][path][method.lower()]["responses"][str(response.status_code)]["content"]
     pointer = {**schema["application/json"]["schema"], "components": document["components"]}

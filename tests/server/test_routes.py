@@ -114,7 +114,9 @@ def test_other_methods_are_405(client: httpx.Client, route: RouteSpec) -> None:
 
 def test_metrics_can_be_public(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
     services = make_services(engine, server__metrics_public=True)
-    assert connect(services, {}).get("/metrics").status_code == 200
+    client = connect(services, {})
+    assert [client.get(path).status_code for path in ("/metrics", "/v1/metrics")] == [200, 200]
+    assert [client.get(path).status_code for path in ("/metrics/json", "/metrics/snapshot", "/v1/status")] == [401] * 3
 
 
 def test_authorisation_looks_at_the_path_alone(connect: Callable[..., httpx.Client], services: Services) -> None:

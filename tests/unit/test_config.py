@@ -60,6 +60,7 @@ def test_short_and_full_environment_names(home: dict[str, str], name: str) -> No
 def test_every_setting_has_its_environment_name(home: dict[str, str]) -> None:
     text = {int: "1", float: "1", bool: "true", str: "x", Path: "/x", list: "a, b", dict: "a=b", tuple: "[]"}
     special = {"server.host": "localhost", "server.trusted_proxies": "10.0.0.0/8", "webhook.allow": "10.0.0.0/8"}
+    special["traces.otlp_endpoint"] = "http://x"
     for key, setting in config.all_settings().items():
         if key.startswith("server.tls_"):
             continue  # go together: a test of their own

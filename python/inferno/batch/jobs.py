@@ -241,9 +241,7 @@ def claim(connection: Connection, model: str, limit: int, *, suspects: bool = Fa
     return claims
 
 
-def _claimed(
-    connection: Connection, model: str, batch_id: str, user_id: str, row: Mapping[Any, Any]
-) -> Claim:
+def _claimed(connection: Connection, model: str, batch_id: str, user_id: str, row: Mapping[Any, Any]) -> Claim:
     claimed = Claim(
         batch_id=batch_id,
         user_id=user_id,

@@ -19,7 +19,7 @@ from inferno.batch.jobs import Batch, Claim, Outcome
 from inferno.models.pool import ModelPool
 from inferno.request import Request, Result, TextPrompt, new_id
 from inferno.store.database import Database
-from inferno.telemetry.metrics import Observation
+from inferno.telemetry.observation import Observation
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -231,7 +231,7 @@ class BatchRunner:
             if result.choices[0].finish_reason == "cancelled":
                 raise errors.ServiceUnavailable("The model was unloaded.")
             for choice in result.choices:
-                observed.sequence(choice.timings, choice.usage)
+                observed.sequence(choice.timings, choice.usage, choice.finish_reason)
             observed.usage(result.usage)
         return result
 

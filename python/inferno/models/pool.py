@@ -178,6 +178,11 @@ class ModelPool:
 
     # ---- looking ------------------------------------------------------------------------------------------------
 
+    @property
+    def closing(self) -> bool:
+        """True once nothing is leased or loaded any more."""
+        return self._closing
+
     def statuses(self) -> dict[str, Status]:
         """By id; models that are neither loaded nor being loaded are absent."""
         loading = {

@@ -18,6 +18,8 @@ from inferno.server.services import Services
 #: How often it is written down when keys were last used.
 _KEY_USE_S = 30.0
 _DAY_S = 86400.0
+#: How long the spans that still wait may take to reach their collector when the server stops.
+_LAST_SPANS_S = 2.0
 
 
 def create_app(services: Services) -> ASGIApp:
@@ -38,6 +40,7 @@ def create_app(services: Services) -> ASGIApp:
                 await services.announcements.settle()
         finally:
             await services.pool.close(services.settings.server.drain_s)
+            await services.traces.close(_LAST_SPANS_S)
 
     routes = endpoints(route_table(), services)
     return Exchanges(Router(routes, redirect_slashes=False, default=_no_route, lifespan=lifespan), services)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Set
 from typing import Any, NoReturn
 
@@ -103,6 +104,15 @@ class Body:
             self.refuse(key, f"an integer of at least {low} and at most {high}")
         return int(value)
 
+    def number(self, key: str) -> float:
+        """A required number, finite as a float."""
+        value = self._fields.get(key)
+        if value is None:
+            self._required(key)
+        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > sys.float_info.max:
+            self.refuse(key, "a finite number")
+        return float(value)
+
     def items(self, key: str, limit: int) -> list[Any]:
         """A required list that is not empty."""
         value = self._fields.get(key)
@@ -115,6 +125,13 @@ class Body:
     def object(self, key: str) -> Body | None:
         value = self._fields.get(key)
         return None if value is None else Body(value, self.name(key))
+
+    def table(self, key: str) -> dict[str, Any]:
+        """An object whose names are the client's; empty when it is absent."""
+        value = self._fields.get(key)
+        if value is not None and not isinstance(value, dict):
+            self.refuse(key, "an object")
+        return dict(value or {})
 
     def _required(self, key: str) -> NoReturn:
         raise errors.InvalidRequest(f"{self.name(key)} is required.", field=self.name(key))

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from inferno import errors
 from inferno.identity.callers import Caller
 from inferno.identity.limits import Admission
 from inferno.server.address import client_address
 from inferno.server.body import Body, read_body
 from inferno.server.services import Services
 from inferno.server.strict_json import parse_json
+from inferno.telemetry.origin import Origin
+
+#: Where the scope has the request's id.
+REQUEST_ID = "inferno.request_id"
 
 T = TypeVar("T")
 
@@ -62,6 +68,28 @@ class Call:
     def path_params(self) -> dict[str, str]:
         params: dict[str, str] = self.scope["path_params"]
         return params
+
+    @property
+    def origin(self) -> Origin:
+        """A header that comes twice is joined as HTTP says, which makes a second `traceparent` no traceparent.
+
+        Requires: the route is not public."""
+        return Origin(
+            user_id=self.known_caller.user_id,
+            request_id=self.scope[REQUEST_ID],
+            traceparent=",".join(self.headers.getlist("traceparent")),
+            tracestate=",".join(self.headers.getlist("tracestate")),
+        )
+
+    def query_integer(self, name: str, default: int, low: int, high: int) -> int:
+        """A number of the query string. Raises InvalidRequest naming it."""
+        text = QueryParams(self.scope["query_string"]).get(name)
+        if text is None:
+            return default
+        value = int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
+        if not low <= value <= high:
+            raise errors.InvalidRequest(f"{name} must be an integer of at least {low} and at most {high}.", field=name)
+        return value
 
     async def body(self) -> Body:
         """The JSON object of the request. Raises InvalidRequest, PayloadTooLarge, UnsupportedMediaType."""

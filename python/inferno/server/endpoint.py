@@ -67,7 +67,8 @@ class Endpoint(Route):
 
     @property
     def _is_public(self) -> bool:
-        public_metrics = self.spec.permission == "metrics:read" and self._services.settings.server.metrics_public
+        is_metrics = self.spec.path in ("/metrics", "/v1/metrics")
+        public_metrics = is_metrics and self._services.settings.server.metrics_public
         return self.spec.permission == "public" or public_metrics
 
     async def _authenticated(self, call: Call) -> Caller:

@@ -16,7 +16,7 @@ from inferno import errors
 from inferno.identity.limits import Admission, Exceeded
 from inferno.request import new_id
 from inferno.server import cors, rate_limit
-from inferno.server.call import Answer, SlowReader
+from inferno.server.call import REQUEST_ID, Answer, SlowReader
 from inferno.server.errors import STATUS, UNEXPECTED, envelope, headers
 from inferno.server.route import RouteSpec
 from inferno.server.services import Services
@@ -58,6 +58,7 @@ class Exchange:
         self._began = time.perf_counter()
         given = self._headers.get("x-request-id", "")
         self._request_id = given if _REQUEST_ID.fullmatch(given) else new_id("req")
+        scope[REQUEST_ID] = self._request_id
         self._status = 0
 
     async def run(self, app: ASGIApp, receive: Receive) -> None:

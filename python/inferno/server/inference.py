@@ -14,7 +14,8 @@ from inferno.identity.callers import Caller
 from inferno.identity.limits import Admission
 from inferno.request import FinishReason, Prompt, Request, Result
 from inferno.server.services import Services
-from inferno.telemetry.metrics import Observation
+from inferno.telemetry.observation import Observation
+from inferno.telemetry.origin import Origin
 
 #: Set aside for a completion whose length nobody said.
 _USUAL_TOKENS = 512
@@ -32,15 +33,15 @@ class Accepted(msgspec.Struct, frozen=True):
         return round((time.perf_counter() - self.began) * 1000)
 
     def observe(self, result: Result) -> None:
-        """Tell the metrics of a text that was not followed event by event."""
+        """Tell metrics and traces of a text that was not followed event by event."""
         for choice in result.choices:
-            self.observed.sequence(choice.timings, choice.usage)
+            self.observed.sequence(choice.timings, choice.usage, choice.finish_reason)
         self.observed.usage(result.usage)
 
 
 @contextlib.asynccontextmanager
 async def accepted(
-    services: Services, caller: Caller, admission: Admission | None, request: Request
+    services: Services, caller: Caller, admission: Admission | None, request: Request, origin: Origin
 ) -> AsyncIterator[Accepted]:
     """Around one request. Entering raises what limits, pool and engine refuse it with; once inside, a queue place is
     taken. Leaving in any way cancels what still runs and settles the tokens."""
@@ -49,7 +50,7 @@ async def accepted(
     request = msgspec.structs.replace(
         request, timeout_s=services.settings.server.request_timeout_s, cache_salt=caller.salt
     )
-    with services.metrics.inference(request.model) as observed:
+    with services.observe(request, origin) as observed:
         most = request.sampling.get("max_tokens") or _USUAL_TOKENS
         reservation = reserved(admission, request.prompts, most * len(request.prompts))
         async with reservation as spent, services.pool.lease(request.model) as lease:
@@ -60,6 +61,9 @@ async def accepted(
             finally:
                 generation.cancel()
                 spent.tokens = generation.n_tokens
+        if (usage := observed.answered) is not None:
+            elapsed_ms = round((time.perf_counter() - began) * 1000)
+            services.announcements.inference(caller.user_id, origin.request_id, request.model, usage, elapsed_ms)
 
 
 class Spent:

@@ -48,7 +48,22 @@ _BODIES: dict[str, tuple[str | None, str | None]] = {
     "/webhooks/{webhook_id}/deliveries": (None, "Deliveries"),
     "/webhooks/deliveries/{delivery_id}/replay": (None, "Delivery"),
     "/metrics": (None, None),
+    "/metrics/json": (None, "MetricFamilies"),
+    "/metrics/snapshot": (None, "MetricsSnapshot"),
+    "/metrics/custom": ("CustomMetric", "CustomMetricRecorded"),
+    "/traces": (None, "Traces"),
+    "/status": (None, "ServiceStatus"),
     "/openapi.json": (None, None),
+}
+#: Path, without /v1 -> parameters of the query.
+_QUERIES: dict[str, list[dict[str, Any]]] = {
+    "/traces": [
+        {
+            "name": "limit",
+            "in": "query",
+            "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+        }
+    ],
 }
 _STREAMS = ("/inference", "/inference/stream", "/chat/completions", "/completions")
 
@@ -90,6 +105,8 @@ def _operation(route: RouteSpec, path: str) -> dict[str, Any]:
         operation["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
         ]
+    if short in _QUERIES:
+        operation["parameters"] = _QUERIES[short]
     return operation
 
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import msgspec
 
-from inferno.server.endpoints import auth, batch, embeddings, health, metrics, models, openapi, text, webhooks
+from inferno.server.endpoints import (
+    auth,
+    batch,
+    embeddings,
+    health,
+    metrics,
+    models,
+    openapi,
+    status,
+    text,
+    traces,
+    webhooks,
+)
 from inferno.server.route import RouteSpec
 
 #: Routes that exist once, in OpenAI's shape.
@@ -41,6 +53,11 @@ NATIVE = (
     RouteSpec("GET", "/webhooks/{webhook_id}/deliveries", "webhooks", webhooks.deliveries, "List messages"),
     RouteSpec("POST", "/webhooks/deliveries/{delivery_id}/replay", "webhooks", webhooks.replay, "Send a message again"),
     RouteSpec("GET", "/metrics", "metrics:read", metrics.metrics, "Prometheus metrics", limited=False),
+    RouteSpec("GET", "/metrics/json", "metrics:read", metrics.metrics_json, "The metrics as JSON"),
+    RouteSpec("GET", "/metrics/snapshot", "metrics:read", metrics.metrics_snapshot, "The metrics for a dashboard"),
+    RouteSpec("POST", "/metrics/custom", "metrics:write", metrics.custom_metric, "Record a metric of your own"),
+    RouteSpec("GET", "/traces", "traces:read", traces.traces, "Spans of recent inferences, newest first"),
+    RouteSpec("GET", "/status", "metrics:read", status.status, "The state of the service and its models"),
     RouteSpec("POST", "/auth/login", "public", auth.login, "Log in for a token"),
     RouteSpec("POST", "/auth/refresh", "public", auth.refresh, "Renew a login"),
     RouteSpec("POST", "/auth/logout", "authenticated", auth.logout, "Revoke the token"),

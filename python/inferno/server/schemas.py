@@ -15,6 +15,7 @@ from inferno.server.dialects import openai, openai_chat, openai_completions
 from inferno.server.errors import STATUS
 from inferno.webhooks.endpoints import EVENTS
 from inferno.webhooks.outbox import State
+from inferno.telemetry.custom_metrics import KINDS, LABEL, MAX_LABEL_LENGTH, MAX_LABELS, NAME
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -153,6 +154,22 @@ def _webhook() -> Schema:
     return _object(["webhook_url", "events"], webhook_url=_TEXT, events=events, secret=_nullable(_TEXT))
 
 
+def _custom_metric() -> Schema:
+    labels = {
+        "type": ["object", "null"],
+        "maxProperties": MAX_LABELS,
+        "propertyNames": {"pattern": f"^{LABEL.pattern}$"},
+        "additionalProperties": {"type": "string", "maxLength": MAX_LABEL_LENGTH},
+    }
+    return _object(
+        ["name", "value", "type"],
+        name={"type": "string", "pattern": f"^{NAME.pattern}$"},
+        value={"type": "number"},
+        type={"enum": list(KINDS)},
+        labels=labels,
+    )
+
+
 # ---- answers ----
 
 _REASON: Schema = {"enum": ["stop", "length"]}
@@ -234,6 +251,68 @@ def _health() -> Schema:
         uptime_seconds=_INT,
         models_loaded=_INT,
     )
+
+
+_LABELS: Schema = {"type": "object", "additionalProperties": _STRING}
+
+
+def _whole(**properties: Any) -> Schema:
+    """An object that has all its properties."""
+    return _object(list(properties), **properties)
+
+
+def _traces() -> Schema:
+    hexadecimal = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+    span = _whole(
+        trace_id={"type": "string", "pattern": "^[0-9a-f]{32}$"},
+        span_id=hexadecimal,
+        parent_span_id=_nullable(hexadecimal),
+        operation_name=_STRING,
+        start_time={"type": "string", "format": "date-time"},
+        duration_ms=_INT,
+        status={"enum": ["ok", "error"]},
+        attributes={"type": "object"},
+    )
+    return _whole(traces=_list(span))
+
+
+def _metric_families() -> Schema:
+    sample = _whole(name=_STRING, labels=_LABELS, value={"type": "number"})
+    kinds = {"enum": ["counter", "gauge", "histogram"]}
+    return _whole(metrics=_list(_whole(name=_STRING, type=kinds, help=_STRING, samples=_list(sample))))
+
+
+def _metrics_snapshot() -> Schema:
+    counts = {
+        "requests": _whole(total=_INT, failed=_INT),
+        "tokens": _whole(prompt=_INT, completion=_INT),
+        "running": _INT,
+        "waiting": _INT,
+        "kv_tokens": _whole(used=_INT, total=_INT),
+    }
+    percentile = {"type": ["number", "null"]}
+    latency = _whole(p50=percentile, p95=percentile)
+    return _whole(
+        timestamp={"type": "string", "format": "date-time"},
+        uptime_seconds={"type": "number"},
+        **counts,
+        time_to_first_token_ms=latency,
+        inter_token_latency_ms=latency,
+        models=_list(_whole(id=_STRING, state=_STRING, **counts)),
+    )
+
+
+def _service_status() -> Schema:
+    model = _whole(
+        id=_STRING,
+        state=_STRING,
+        progress={"type": "number"},
+        context_size=_INT,
+        memory_bytes=_INT,
+        active=_INT,
+        restarts=_INT,
+    )
+    return _whole(status={"enum": ["serving", "draining"]}, version=_STRING, uptime_seconds=_INT, models=_list(model))
 
 
 def _token() -> Schema:
@@ -355,6 +434,14 @@ def components() -> dict[str, Schema]:
         "Models": _models_answer(),
         "Loaded": _object(list(loaded), **loaded),
         "Unloaded": _object(["status", "model_id"], status={"const": "unloaded"}, model_id=_STRING),
+        "CustomMetric": _custom_metric(),
+        "CustomMetricRecorded": _whole(
+            status={"const": "recorded"}, name=_STRING, type=_STRING, value={"type": "number"}, labels=_LABELS
+        ),
+        "MetricFamilies": _metric_families(),
+        "MetricsSnapshot": _metrics_snapshot(),
+        "Traces": _traces(),
+        "ServiceStatus": _service_status(),
         "OpenAIModel": model,
         "OpenAIModels": _object(["object", "data"], object={"const": "list"}, data=_list(model)),
         "Error": _error(),

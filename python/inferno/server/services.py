@@ -16,12 +16,17 @@ from inferno.identity.logins import Logins
 from inferno.models.pool import ModelPool
 from inferno.models.registry import Registry
 from inferno.server.announcements import Announcements, batch_ended
+from inferno.request import EmbeddingRequest, Request
 from inferno.store.database import Database
+from inferno.telemetry.custom_metrics import CustomMetrics
 from inferno.telemetry.metrics import Metrics
 from inferno.webhooks.deliverer import Deliverer
 from inferno.webhooks.endpoints import configure_webhooks
 from inferno.webhooks.outbound import Policy
 from inferno.webhooks.outbox import OPERATOR
+from inferno.telemetry.observation import Observation
+from inferno.telemetry.origin import Origin
+from inferno.telemetry.traces import Traces
 
 
 @dataclass
@@ -37,8 +42,14 @@ class Services:
     announcements: Announcements
     batches: BatchRunner
     metrics: Metrics
+    traces: Traces
+    custom_metrics: CustomMetrics
     version: str = __version__
     started: float = field(default_factory=time.monotonic)
+
+    def observe(self, request: Request | EmbeddingRequest, origin: Origin) -> Observation:
+        """The context to run `request` in, for metrics and traces."""
+        return Observation(self.metrics, self.traces, request, origin)
 
     @property
     def fingerprint(self) -> str:
@@ -50,6 +61,8 @@ def build_services(settings: Settings, registry: Registry, pool: ModelPool, data
     """All rooms, wired. Raises InvalidRequest for webhooks of the configuration that are none."""
     metrics = Metrics()
     metrics.know(registry.ids())
+    traces = Traces(settings.traces)
+    metrics.add(traces)
     authenticator = Authenticator(database, enabled=settings.auth.enabled, fixed_key=settings.auth.api_key)
     webhooks = Deliverer(database, _policy(settings))
     announcements = Announcements(database, webhooks)
@@ -57,7 +70,9 @@ def build_services(settings: Settings, registry: Registry, pool: ModelPool, data
     batches = BatchRunner(
         database,
         pool,
-        observe=lambda request, _: metrics.inference(request.model),
+        observe=lambda request, user_id: Observation(
+            metrics, traces, request, Origin(user_id=user_id, request_id=request.id)
+        ),
         salt_of=authenticator.salt_of,
         on_ended=batch_ended(settings.webhook.secret),
         announced=webhooks.wake,
@@ -76,6 +91,8 @@ def build_services(settings: Settings, registry: Registry, pool: ModelPool, data
         announcements=announcements,
         batches=batches,
         metrics=metrics,
+        traces=traces,
+        custom_metrics=CustomMetrics(settings.metrics.custom_series),
     )
 
 

@@ -20,7 +20,7 @@ from inferno.server.call import Call, SlowReader
 from inferno.server.dialects.base import Frame, Renderer
 from inferno.server.errors import UNEXPECTED
 from inferno.server.inference import refuse_cancelled
-from inferno.telemetry.metrics import Observation
+from inferno.telemetry.observation import Observation
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -98,7 +98,7 @@ class EventStream:
     def _note_end(self, index: int, finish: Finish) -> None:
         raise_for(finish)
         refuse_cancelled(finish.reason)
-        self._observed.sequence(finish.timings, finish.usage)
+        self._observed.sequence(finish.timings, finish.usage, finish.reason)
         self._usages[index] = finish.usage
 
     def _check_silence(self) -> None:

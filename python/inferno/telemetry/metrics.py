@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from inferno import errors
 from inferno.request import EngineStats, Timings, Usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -18,7 +15,7 @@ _DURATIONS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.
 _FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BETWEEN_TOKENS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 #: The label of requests whose model is none of ours: clients do not choose label values.
-_OTHER = "other"
+OTHER = "other"
 
 #: EngineStats field -> (metric, help). Fields that end in _total are counters.
 _ENGINE_METRICS = {
@@ -65,23 +62,17 @@ class Metrics:
         )
         self._models: set[str] = set()
 
-    @contextlib.contextmanager
-    def inference(self, model: str) -> Iterator[Observation]:
-        """Around one request, whatever becomes of it. Only one that succeeds counts in the duration."""
-        observation = Observation(self, model)
-        began = time.perf_counter()
-        try:
-            yield observation
-        except BaseException as error:
-            self._failures.labels(self._label(model), _code(error)).inc()
-            raise
+    def count_inference(self, label: str, seconds: float, code: str | None) -> None:
+        """One that has ended, with an error code unless it succeeded. `label` is its model's."""
+        if code is None:
+            self._duration.observe(seconds)
         else:
-            self._duration.observe(time.perf_counter() - began)
-        finally:
-            self._requests.labels(self._label(model)).inc()
+            self._failures.labels(label, code).inc()
+        self._requests.labels(label).inc()
 
-    def _label(self, model: str) -> str:
-        return model if model in self._models else _OTHER
+    def label(self, model: str) -> str:
+        """The model's id, or `other` unless it is known to be one of ours."""
+        return model if model in self._models else OTHER
 
     def know(self, models: Iterable[str]) -> None:
         """These are models of ours: their names may be labels, and their counters begin at 0."""
@@ -90,8 +81,8 @@ class Metrics:
             self._requests.labels(model)
 
     def count_tokens(self, model: str, usage: Usage) -> None:
-        self._tokens.labels(self._label(model), "prompt").inc(usage.prompt_tokens)
-        self._tokens.labels(self._label(model), "completion").inc(usage.completion_tokens)
+        self._tokens.labels(self.label(model), "prompt").inc(usage.prompt_tokens)
+        self._tokens.labels(self.label(model), "completion").inc(usage.completion_tokens)
 
     def observe_latencies(self, timings: Timings, n_tokens: int) -> None:
         """Of one sequence. One that produced nothing has no latencies."""
@@ -100,56 +91,45 @@ class Metrics:
         if n_tokens > 1:
             self._between_tokens.observe(timings.decode_ms / 1000 / (n_tokens - 1))
 
-    def render(self, stats: Mapping[str, EngineStats], loaded: Iterable[str], restarts: Mapping[str, int]) -> bytes:
-        """The text exposition format, version 0.0.4."""
-        engines = CollectorRegistry()
-        engines.register(_EngineCollector(stats, loaded, restarts))
-        return generate_latest(self._registry) + generate_latest(engines)
+    def add(self, collector: Collector) -> None:
+        """Let somebody else's families appear among these."""
+        self._registry.register(collector)
+
+    def families(
+        self, stats: Mapping[str, EngineStats], loaded: Iterable[str], restarts: Mapping[str, int]
+    ) -> list[Metric]:
+        """Everything there is to say now."""
+        return [*self._registry.collect(), *_engine_families(stats, loaded, restarts)]
 
 
-class Observation:
-    """What one request tells the metrics while it runs."""
+class _Families:
+    """A collector of what has been collected."""
 
-    def __init__(self, metrics: Metrics, model: str) -> None:
-        self._metrics = metrics
-        self._model = model
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
 
-    def admitted(self) -> None:
-        """The model exists and is loaded."""
-        self._metrics.know((self._model,))
-
-    def sequence(self, timings: Timings, usage: Usage) -> None:
-        self._metrics.observe_latencies(timings, usage.completion_tokens)
-
-    def usage(self, usage: Usage) -> None:
-        """Of the whole request."""
-        self._metrics.count_tokens(self._model, usage)
+    def collect(self) -> Iterable[Metric]:
+        return self._families
 
 
-def _code(error: BaseException) -> str:
-    """The error code, or CLIENT_LEFT for a client that hung up (its request is cancelled) or stopped reading."""
-    if isinstance(error, errors.InfernoError):
-        return error.code
-    return "CLIENT_LEFT" if isinstance(error, asyncio.CancelledError | ConnectionError) else "INTERNAL_ERROR"
+def exposition(families: Iterable[Metric]) -> bytes:
+    """The text exposition format, version 0.0.4."""
+    return generate_latest(_Families(families))
 
 
-class _EngineCollector:
-    def __init__(self, stats: Mapping[str, EngineStats], loaded: Iterable[str], restarts: Mapping[str, int]) -> None:
-        self._stats = stats
-        self._loaded = loaded
-        self._restarts = restarts
-
-    def collect(self) -> Iterator[Metric]:
-        for field, (name, help_text) in _ENGINE_METRICS.items():
-            family = (GaugeMetricFamily if field in _GAUGES else CounterMetricFamily)(name, help_text, labels=["model"])
-            for model, stats in self._stats.items():
-                family.add_metric([model], float(getattr(stats, field)))
-            yield family
-        up = GaugeMetricFamily("inferno_model_loaded", "1 for a model that is in memory", labels=["model"])
-        for model in self._loaded:
-            up.add_metric([model], 1.0)
-        yield up
-        restarts = CounterMetricFamily("inferno_worker_restarts", "Times a worker was started again", labels=["model"])
-        for model, count in self._restarts.items():
-            restarts.add_metric([model], float(count))
-        yield restarts
+def _engine_families(
+    stats: Mapping[str, EngineStats], loaded: Iterable[str], restarts: Mapping[str, int]
+) -> Iterator[Metric]:
+    for field, (name, help_text) in _ENGINE_METRICS.items():
+        family = (GaugeMetricFamily if field in _GAUGES else CounterMetricFamily)(name, help_text, labels=["model"])
+        for model, values in stats.items():
+            family.add_metric([model], float(getattr(values, field)))
+        yield family
+    up = GaugeMetricFamily("inferno_model_loaded", "1 for a model that is in memory", labels=["model"])
+    for model in loaded:
+        up.add_metric([model], 1.0)
+    yield up
+    started = CounterMetricFamily("inferno_worker_restarts", "Times a worker was started again", labels=["model"])
+    for model, count in restarts.items():
+        started.add_metric([model], float(count))
+    yield started

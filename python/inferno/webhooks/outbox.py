@@ -92,9 +92,7 @@ def _put(
 
 def send_test(connection: Connection, webhook: Webhook, data: Mapping[str, Any]) -> str:
     """A message for one webhook, whatever it wants; returns its id."""
-    return _put(
-        connection, webhook.events[0], data, user_id=webhook.user_id, url=webhook.url, webhook_id=webhook.id
-    )
+    return _put(connection, webhook.events[0], data, user_id=webhook.user_id, url=webhook.url, webhook_id=webhook.id)
 
 
 def due(connection: Connection, now: float, limit: int) -> list[Delivery]:

@@ -67,4 +67,3 @@ def _answer(user: User, granted: tokens.Tokens) -> dict[str, Any]:
             "last_login": None if user.last_login is None else iso(user.last_login),
         },
     }
-

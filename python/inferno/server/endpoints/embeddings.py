@@ -19,7 +19,7 @@ async def _embed(call: Call, query: dialect.Query) -> Answer:
     call.known_caller.require_model(query.request.model)
     timeout_s = call.services.settings.server.request_timeout_s
     request = msgspec.structs.replace(query.request, timeout_s=timeout_s)
-    with call.services.metrics.inference(request.model) as observed:
+    with call.services.observe(request, call.origin) as observed:
         reservation = reserved(call.admission, request.inputs, 0)
         async with reservation as spent, call.services.pool.lease(request.model) as lease:
             observed.admitted()

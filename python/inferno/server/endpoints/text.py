@@ -45,7 +45,7 @@ async def generate(call: Call, request: Request, renderer: Renderer, stream: boo
 
 
 async def _generate(call: Call, request: Request, renderer: Renderer, stream: bool) -> Answer | None:
-    async with accepted(call.services, call.known_caller, call.admission, request) as work:
+    async with accepted(call.services, call.known_caller, call.admission, request, call.origin) as work:
         # What is refused has been refused before this line, with a status of its own.
         if stream:
             await EventStream(call, work.generation, renderer, work.observed, work.began).run()
