@@ -18,7 +18,7 @@ CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" cmake
 # The C++ tests that use threads. The others gain nothing from ThreadSanitizer, which makes inference very slow.
 THREADED := channel_test engine_test chat_test abort_stops load_can_be_cancelled
 
-.PHONY: setup serve test test-cpp sanitize asan tsan build-asan build-tsan lint format bench peers wheel sdist clean
+.PHONY: setup serve test test-cpp test-examples sanitize asan tsan build-asan build-tsan lint format bench peers wheel sdist clean
 
 setup: $(VENV)/.built
 
@@ -43,6 +43,12 @@ test: setup test-cpp
 test-cpp: setup
 	$(CMAKE) --build $(BUILD) --target inferno_cpp_tests --parallel $(JOBS)
 	$(BIN)/python -m tests.models $(BUILD)/inferno_cpp_tests
+
+# Fetches Node, Go and Rust crates into the cache when they are not there. Listens on port 8080, as the examples say.
+test-examples: setup
+	$(BIN)/python -m tests.models > /dev/null
+	$(BIN)/python -m tests.examples.toolchains
+	$(BIN)/pytest -q tests/examples $(TEST_ARGS)
 
 sanitize: asan tsan
 

@@ -1,0 +1,3 @@
+module inferno-example
+
+go 1.19
