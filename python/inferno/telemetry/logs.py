@@ -43,7 +43,7 @@ def configure(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "uvicorn.error", "asyncio"):
+    for noisy in ("alembic", "httpx", "httpcore", "uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Malformed trace headers are the clients' business: a warning for each would be theirs to write our log with.
     logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
