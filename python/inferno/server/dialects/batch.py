@@ -12,9 +12,9 @@ from inferno.batch.jobs import Batch, ItemResult, NewItem
 from inferno.request import TextPrompt
 from inferno.server.body import Body
 from inferno.server.dialects import native
+from inferno.webhooks.signing import check_secret
 
 _MAX_ID = 128
-_MAX_SECRET = 256
 #: Fields of the batch that its requests do not inherit.
 _OWN = frozenset({"requests", "webhook_url", "webhook_secret", "prompt", "id"})
 
@@ -73,8 +73,11 @@ def _optional(body: Body, key: str) -> str | None:
 
 def _secret(body: Body) -> str | None:
     secret = _optional(body, "webhook_secret")
-    if secret is not None and not 1 <= len(secret) <= _MAX_SECRET:
-        body.refuse("webhook_secret", f"a text of 1 to {_MAX_SECRET} characters")
+    if secret is not None:
+        try:
+            check_secret(secret)
+        except errors.InvalidRequest as error:
+            raise errors.InvalidRequest(f"webhook_{error.message}", field="webhook_secret") from None
     return secret
 
 
