@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from inferno.store.database import Database
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # `from tests import ...`, however pytest was started
 
@@ -41,6 +43,31 @@ def embed_model() -> Path:
     from tests.models import embedding_model
 
     return _existing(embedding_model())
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str | None]:
+    """The URL of a PostgreSQL server, if one can be had."""
+    from tests import postgresql
+
+    with postgresql.server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """An empty database of each kind."""
+    from tests import postgresql
+
+    url = ""
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgresql_server")
+        if server is None:
+            pytest.skip("PostgreSQL is not at hand: install it, or set INFERNO_TEST_POSTGRESQL_URL")
+        url = postgresql.new_database(server)
+    database = Database(url)
+    yield database
+    database.close()
 
 
 def _existing(path: Path | None) -> Path:

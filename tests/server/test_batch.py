@@ -24,8 +24,8 @@ BATCH: dict[str, Any] = {
 
 
 @pytest.fixture
-def database() -> Database:
-    return Database("")
+def database(any_database: Database) -> Database:
+    return any_database
 
 
 @pytest.fixture
@@ -172,8 +172,8 @@ def test_a_batch_can_be_cancelled(client: httpx.Client, method: str, path: str) 
 
 
 @pytest.fixture
-def server(serve: Callable[..., Live], engine: FakeEngine) -> Live:
-    return serve(engine, database=Database(""))
+def server(database: Database, serve: Callable[..., Live], engine: FakeEngine) -> Live:
+    return serve(engine, database=database)
 
 
 @pytest.fixture

@@ -79,12 +79,12 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def database() -> Database:
-    return Database("")
+def database(any_database: Database) -> Database:
+    return any_database
 
 
 @pytest.fixture
-def server(serve: Callable[..., Live], engine: FakeEngine, database: Database) -> Live:
+def server(database: Database, serve: Callable[..., Live], engine: FakeEngine) -> Live:
     return serve(engine, database=database, webhook__allow=LOOPBACK)
 
 

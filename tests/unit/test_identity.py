@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import concurrent.futures
+import functools
 import json
 import re
 import stat
@@ -28,8 +30,8 @@ from sqlalchemy import Connection, delete, update
 
 
 @pytest.fixture
-def database() -> Database:
-    return Database("")
+def database(any_database: Database) -> Database:
+    return any_database
 
 
 def user(database: Database, name: str = "ada", **given: Any) -> users.User:
@@ -491,3 +493,14 @@ def test_logins_are_audited(database: Database, logins: Logins) -> None:
     assert (newest.actor, newest.action, newest.result, newest.address) == ("ada", "login", "refused", "10.1.2.3")
     assert (before.action, before.result) == ("login", "ok")
     assert "wrong" not in newest.details
+
+
+def test_entries_of_many_writers_make_one_chain(database: Database) -> None:
+    async def all_at_once() -> None:
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            loop = asyncio.get_running_loop()
+            write = functools.partial(database.write_now, lambda c: audit.record(c, "ada", "key.create"))
+            await asyncio.gather(*(loop.run_in_executor(threads, write) for _ in range(40)))
+
+    asyncio.run(all_at_once())
+    assert database.read_now(audit.verify)[:2] == (None, 40)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+import socket
+import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +17,10 @@ from inferno import errors
 from inferno.config import load_settings
 from inferno.identity.callers import Limits
 from inferno.identity.limits import Admission, BoundedMemory, Exceeded, Limiter, open_storage
+from limits.aio.storage import Storage
 
 
-def limiter(storage: BoundedMemory | None = None, **limits: int) -> Limiter:
+def limiter(storage: Storage | None = None, **limits: int) -> Limiter:
     flags = {f"limits.{name}": value for name, value in limits.items()}
     settings = load_settings(flags=flags, environ={"XDG_CONFIG_HOME": "/nonexistent", "XDG_DATA_HOME": "/nonexistent"})
     return Limiter(settings.limits, storage)
@@ -225,3 +231,75 @@ def test_a_storage_nobody_knows_is_refused(url: str) -> None:
     with pytest.raises(errors.InvalidRequest) as caught:
         open_storage(url)
     assert caught.value.field == "limits.storage"
+
+
+@pytest.fixture
+def redis_url(tmp_path: Path) -> Iterator[str]:
+    """A Redis of the machine's own, on a port of its own."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("Redis is not at hand: install redis-server")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Ready to accept connections" in line:
+                break
+        yield f"redis://127.0.0.1:{port}/0"
+        process.terminate()
+        process.stdout.read()
+
+
+@pytest.mark.anyio
+async def test_servers_share_counters_in_redis(redis_url: str) -> None:
+    one, two = (limiter(open_storage(redis_url), requests_per_minute=3, tokens_per_minute=100) for _ in range(2))
+    await request(one)
+    await request(two)
+    assert (await request(one)).window.remaining == 0
+    error = await refused(two)
+    assert 1 <= error.details["retry_after"] <= 60
+    async with one.admit("key:b") as admission:
+        assert admission is not None
+        await admission.reserve(0, 10)
+        await admission.settle(95)
+    async with two.admit("key:b") as admission:
+        assert admission is not None
+        await admission.reserve(0, 10)
+        assert admission.tokens is not None
+        assert admission.tokens.remaining == 0
+        await admission.settle(4)
+    async with one.admit("key:b") as admission:
+        assert admission is not None
+        await admission.reserve(0, 1)
+        assert admission.tokens is not None
+        assert admission.tokens.remaining == 0
+    for limits in (one, two):
+        await limits._storage.bridge.get_connection().aclose()  # type: ignore[attr-defined]
+
+
+@pytest.mark.anyio
+async def test_a_redis_that_is_gone_lets_the_limits_stand(caplog: pytest.LogCaptureFixture) -> None:
+    limits = limiter(open_storage("redis://127.0.0.1:1/0"), requests_per_minute=1)
+    await request(limits)
+    await refused(limits)
+    assert caplog.text.count("storage does not answer") == 1  # not once for every request
+
+
+@pytest.mark.anyio
+async def test_a_storage_that_hangs_is_not_waited_for_again_and_again() -> None:
+    class Hanging(BoundedMemory):
+        calls = 0
+
+        async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+            self.calls += 1
+            await asyncio.Event().wait()
+            return 0
+
+    storage = Hanging()
+    limits = limiter(storage, requests_per_minute=3)
+    for _ in range(3):
+        await request(limits)
+    await refused(limits)
+    assert storage.calls == 1

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, func, insert, select
 from inferno.store.schema import audit_log
 
 _GENESIS = "0" * 64
+_LOCK = 0x696E6665726E6F  # any number that nobody else in the database uses
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +47,7 @@ def record(
     **details: Any,
 ) -> None:
     """Append an entry, in the transaction of what it tells of: what cannot be audited does not happen."""
+    _one_at_a_time(connection)
     last = connection.execute(select(audit_log).order_by(audit_log.c.seq.desc()).limit(1)).first()
     row = {
         "seq": 1 if last is None else last.seq + 1,
@@ -59,6 +61,12 @@ def record(
         "previous": _GENESIS if last is None else last.hash,
     }
     connection.execute(insert(audit_log).values(hash=_hash(row), **row))
+
+
+def _one_at_a_time(connection: Connection) -> None:
+    """SQLite has one writer anyway; in PostgreSQL two would append after the same entry."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
 
 def _hash(row: dict[str, Any]) -> str:
@@ -77,12 +85,15 @@ def entries(connection: Connection, *, limit: int = 100, action: str | None = No
 def verify(connection: Connection) -> tuple[int | None, int, str]:
     """The first entry that does not fit (None when all do), the number of entries, and the newest hash."""
     previous, expected = _GENESIS, 1
-    for row in connection.execute(select(audit_log).order_by(audit_log.c.seq).execution_options(yield_per=1000)):
-        entry = dict(row._mapping)
-        if entry["seq"] != expected or entry["previous"] != previous or entry["hash"] != _hash(entry):
-            return expected, _count(connection), previous
-        previous, expected = entry["hash"], expected + 1
-    return None, expected - 1, previous
+    query = select(audit_log).order_by(audit_log.c.seq).execution_options(yield_per=1000)
+    with connection.execute(query) as rows:
+        for row in rows:
+            entry = dict(row._mapping)
+            if entry["seq"] != expected or entry["previous"] != previous or entry["hash"] != _hash(entry):
+                break
+            previous, expected = entry["hash"], expected + 1
+    count = _count(connection)
+    return None if expected > count else expected, count, previous
 
 
 def _count(connection: Connection) -> int:

@@ -7,6 +7,7 @@ several servers can share; requests at once are counted in each server.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import math
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 _MINUTE, _HOUR = 60, 3600
 _MAX_COUNTERS = 100_000
+#: Seconds to wait for a storage, and to do without one that did not answer.
+_STORAGE_S = 0.5
+_AWAY_S = 5.0
 #: Characters of a prompt for each token that is set aside before the prompt has been counted.
 _CHARACTERS_PER_TOKEN = 4
 
@@ -109,6 +113,7 @@ class Limiter:
         self._settings = settings
         self._storage = storage or open_storage(settings.storage)
         self._fallback: Storage = BoundedMemory()
+        self._away_until = 0.0
         self._running: Counter[str] = Counter()
 
     @contextlib.asynccontextmanager
@@ -184,12 +189,16 @@ class Limiter:
         return int(await self._storage_call("incr", _key(name, subject), seconds, amount))
 
     async def _storage_call(self, method: str, *args: str | int) -> float:
-        """A storage that cannot be reached is replaced, for this call, by counters in this process: limits stay."""
-        try:
-            return await getattr(self._storage, method)(*args)  # type: ignore[no-any-return]
-        except Exception as error:
-            log.warning("the rate limits' storage does not answer (%s); counting in this process", type(error).__name__)
-            return await getattr(self._fallback, method)(*args)  # type: ignore[no-any-return]
+        """A storage that does not answer is replaced, for a while, by counters in this process: limits stay."""
+        if time.monotonic() >= self._away_until:
+            try:
+                async with asyncio.timeout(_STORAGE_S):
+                    return await getattr(self._storage, method)(*args)  # type: ignore[no-any-return]
+            except Exception as error:
+                self._away_until = time.monotonic() + _AWAY_S
+                kind = type(error).__name__
+                log.warning("the rate limits' storage does not answer (%s); counting here for %g s", kind, _AWAY_S)
+        return await getattr(self._fallback, method)(*args)  # type: ignore[no-any-return]
 
 
 class Admission:

@@ -31,6 +31,8 @@ async def background(jobs: Mapping[str, Job], restart_s: float = _RESTART_S) -> 
 
 
 async def _kept_running(name: str, job: Job, restart_s: float) -> None:
+    task = asyncio.current_task()
+    assert task is not None
     while True:
         try:
             await job()
@@ -38,6 +40,8 @@ async def _kept_running(name: str, job: Job, restart_s: float) -> None:
             log.warning("%s: %s", name, error.message)
         except Exception:
             log.exception("%s failed and is started again", name)
+        if task.cancelling():  # it failed over its own end
+            return
         await asyncio.sleep(restart_s)
 
 
