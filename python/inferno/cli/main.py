@@ -15,7 +15,7 @@ from inferno.cli import output
 class Commands(output.SuggestingGroup):
     """Imports a command when it is asked for: `inferno --version` needs no server."""
 
-    names = ("bench", "config", "models", "run", "security", "serve", "upgrade")
+    names = ("bench", "config", "metrics", "models", "run", "security", "serve", "upgrade", "webhooks")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.names)
@@ -43,7 +43,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except errors.InfernoError as error:
-        output.err.print(f"[bold red]error:[/] {escape(error.message)}", highlight=False, soft_wrap=True)
+        output.err.print(f"[bold red]error:[/] {escape(output.plain(error.message))}", highlight=False, soft_wrap=True)
         sys.exit(output.exit_code(error))
     except KeyboardInterrupt:
         sys.exit(output.EXIT_INTERRUPTED)

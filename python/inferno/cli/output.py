@@ -6,6 +6,7 @@ import difflib
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -43,12 +44,22 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*(escape(plain(str(cell))) for cell in row))
     out.print(table)
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
     print_table(("", ""), fields.items())
+
+
+def plain(text: str) -> str:
+    """Without what would steer a terminal: others have chosen ids, names and messages."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+
+
+def when(seconds: float | None) -> str:
+    """A time in UTC; empty for None."""
+    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def human_bytes(n: int) -> str:

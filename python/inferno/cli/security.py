@@ -41,10 +41,6 @@ def _where(command: Any) -> Any:
     return options.config_option(options.data_dir_option(command))
 
 
-def _when(seconds: float | None) -> str:
-    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
 # ---- users ----
 
 
@@ -93,7 +89,8 @@ def list_users(as_json: bool, **where: Any) -> None:
         return
     columns = ("ID", "NAME", "ROLE", "LOGIN", "CREATED", "LAST LOGIN")
     output.print_table(
-        columns, [(u.id, u.username, u.role, _login(u), _when(u.created), _when(u.last_login)) for u in found]
+        columns,
+        [(u.id, u.username, u.role, _login(u), output.when(u.created), output.when(u.last_login)) for u in found],
     )
 
 
@@ -270,9 +267,9 @@ def list_keys(owner: str | None, as_json: bool, **where: Any) -> None:
             k.id,
             k.name,
             names[k.user_id],
-            _when(k.created),
-            _when(k.last_used),
-            "revoked" if k.revoked else _when(k.expires),
+            output.when(k.created),
+            output.when(k.last_used),
+            "revoked" if k.revoked else output.when(k.expires),
         )
         for k in keys
     ]
@@ -413,7 +410,8 @@ def audit_group(ctx: click.Context, /, limit: int, action: str | None, as_json: 
         output.print_json([msgspec.to_builtins(entry) for entry in found])
         return
     rows = [
-        (e.seq, _when(e.time), e.actor, e.address or "", e.action, e.target or "", e.result, e.details) for e in found
+        (e.seq, output.when(e.time), e.actor, e.address or "", e.action, e.target or "", e.result, e.details)
+        for e in found
     ]
     output.print_table(("#", "TIME (UTC)", "ACTOR", "ADDRESS", "ACTION", "TARGET", "RESULT", "DETAILS"), rows)
 
