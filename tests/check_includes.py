@@ -52,7 +52,9 @@ def problems() -> list[str]:
 
 def _outside(included: str, own: set[str]) -> bool:
     """ggml's headers, the processor's and the system's, and the kernels' own."""
-    return Path(included).stem in own or included.startswith(("ggml", "sys/")) or included in ("traits.h", "immintrin.h")
+    return (
+        Path(included).stem in own or included.startswith(("ggml", "sys/")) or included in ("traits.h", "immintrin.h")
+    )
 
 
 if __name__ == "__main__":
