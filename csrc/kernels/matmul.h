@@ -27,8 +27,9 @@ struct Kernels {
     // Quantizes `rows` activation rows of `columns` floats into one tile.
     void (*quantize)(const Format & format, const float * const * rows, int n_rows, int64_t columns, uint8_t * tile);
     // Columns [0, n) of one panel's output for a tile: output[r * stride + i] for r < n_rows, i < n. REQUIRES: n <= 16.
+    // `prefetch` says that the panel is not in the caches yet, and that those behind it will be needed next.
     void (*multiply)(const Format & format, const uint8_t * panel, const uint8_t * tile, int n_rows, int64_t columns,
-                     float * output, int64_t stride, int n);
+                     float * output, int64_t stride, int n, bool prefetch);
     bool (*supports)(const Format & format);
 };
 

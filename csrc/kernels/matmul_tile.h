@@ -19,10 +19,14 @@
 
 namespace inferno::kernels {
 
+// The processor's own prefetching stumbles over the scales between two panels' quants. Panels follow one another in
+// memory, so what lies this many bytes ahead is what is needed next.
+constexpr size_t kAhead = 8192;
+
 // The output of one panel's lanes [lane, lane + kLanes) for R rows.
 template <class Isa, int bits, bool has_min, int R>
 inline void multiply_tile(const uint8_t * quants, const uint8_t * scales, const uint8_t * tile, int64_t n_blocks,
-                          int lane, float * output, int64_t stride, int n) {
+                          int lane, float * output, int64_t stride, int n, bool prefetch) {
     using Int   = typename Isa::Int;
     using Float = typename Isa::Float;
     constexpr Format format{bits, has_min, 0};
@@ -31,9 +35,16 @@ inline void multiply_tile(const uint8_t * quants, const uint8_t * scales, const 
     for (int r = 0; r < R; ++r) {
         sums[r] = Isa::zero();
     }
+    const uint8_t * ahead = quants + kAhead;
     quants += 4 * lane;
     scales += 2 * lane;
     for (int64_t block = 0; block < n_blocks; ++block) {
+        if (prefetch) {
+            for (size_t line = 0; line < format.quant_bytes() + format.scale_bytes(); line += 64) {
+                __builtin_prefetch(ahead + line);
+            }
+            ahead += format.quant_bytes() + format.scale_bytes();
+        }
         const uint8_t * scale = tile + R * kBlock;
         const uint8_t * sum   = scale + R * 4;
         Int             products[R];
@@ -88,35 +99,36 @@ inline void multiply_tile(const uint8_t * quants, const uint8_t * scales, const 
 }
 
 template <class Isa, int bits, bool has_min, int R>
-void multiply_panel(const uint8_t * panel, const uint8_t * tile, int64_t columns, float * output, int64_t stride, int n) {
+void multiply_panel(const uint8_t * panel, const uint8_t * tile, int64_t columns, float * output, int64_t stride, int n,
+                    bool prefetch) {
     const int64_t   n_blocks = columns / kBlock;
     const uint8_t * scales   = panel + static_cast<size_t>(n_blocks) * Format{bits, has_min, 0}.quant_bytes();
     for (int lane = 0; lane < kPanelRows && lane < n; lane += Isa::kLanes) {
         multiply_tile<Isa, bits, has_min, R>(panel, scales, tile, n_blocks, lane, output + lane, stride,
-                                             std::min(n - lane, Isa::kLanes));
+                                             std::min(n - lane, Isa::kLanes), prefetch && lane == 0);
     }
 }
 
 template <class Isa, int bits, bool has_min, int R = 1>
 void multiply_rows(const uint8_t * panel, const uint8_t * tile, int n_rows, int64_t columns, float * output,
-                   int64_t stride, int n) {
+                   int64_t stride, int n, bool prefetch) {
     if (n_rows == R) {
-        return multiply_panel<Isa, bits, has_min, R>(panel, tile, columns, output, stride, n);
+        return multiply_panel<Isa, bits, has_min, R>(panel, tile, columns, output, stride, n, prefetch);
     }
     if constexpr (R < kMaxTileRows) {
-        multiply_rows<Isa, bits, has_min, R + 1>(panel, tile, n_rows, columns, output, stride, n);
+        multiply_rows<Isa, bits, has_min, R + 1>(panel, tile, n_rows, columns, output, stride, n, prefetch);
     }
 }
 
 template <class Isa>
 void multiply(const Format & format, const uint8_t * panel, const uint8_t * tile, int n_rows, int64_t columns,
-              float * output, int64_t stride, int n) {
+              float * output, int64_t stride, int n, bool prefetch) {
     if (format.bits == 8) {
-        multiply_rows<Isa, 8, false>(panel, tile, n_rows, columns, output, stride, n);
+        multiply_rows<Isa, 8, false>(panel, tile, n_rows, columns, output, stride, n, prefetch);
     } else if (format.has_min) {
-        multiply_rows<Isa, 4, true>(panel, tile, n_rows, columns, output, stride, n);
+        multiply_rows<Isa, 4, true>(panel, tile, n_rows, columns, output, stride, n, prefetch);
     } else {
-        multiply_rows<Isa, 4, false>(panel, tile, n_rows, columns, output, stride, n);
+        multiply_rows<Isa, 4, false>(panel, tile, n_rows, columns, output, stride, n, prefetch);
     }
 }
 

@@ -10,6 +10,7 @@
 #include <ggml-cpu.h>
 #include <traits.h>
 
+#include "attention_op.h"
 #include "matmul.h"
 
 namespace inferno::kernels {
@@ -122,13 +123,13 @@ private:
             const int64_t last = std::min(first + at_once, tiling_.tiles);
             for (int64_t panel = begin; panel < end; ++panel) {
                 for (int64_t tile = first; tile < last; ++tile) {
-                    multiply_one(panel, tile_at(tiles, tile), tile);
+                    multiply_one(panel, tile_at(tiles, tile), tile, tile == first);
                 }
             }
         }
     }
 
-    void multiply_one(int64_t panel, const uint8_t * tile_data, int64_t tile) const {
+    void multiply_one(int64_t panel, const uint8_t * tile_data, int64_t tile, bool prefetch) const {
         const auto *    data  = static_cast<const uint8_t *>(weights_->data);
         const uint8_t * rows  = data + static_cast<size_t>(panel) * packing_.format.panel_bytes(columns());
         const int64_t   first = panel * kPanelRows;
@@ -136,7 +137,7 @@ private:
         const int64_t stride = weights_->ne[1];
         float *       output = static_cast<float *>(output_->data) + tiling_.first_row(tile) * stride + first;
         best_kernels()->multiply(packing_.format, rows, tile_data, tiling_.n_rows(tile), columns(), output, stride,
-                                 static_cast<int>(std::min(kPanelRows, weights_->ne[1] - first)));
+                                 static_cast<int>(std::min(kPanelRows, weights_->ne[1] - first)), prefetch);
     }
 
     const ggml_compute_params * params_;
@@ -147,7 +148,7 @@ private:
     const Tiling                tiling_;
 };
 
-class Traits : public ggml::cpu::tensor_traits {
+class Products : public ggml::cpu::tensor_traits {
     bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
         size = Product::work_bytes(n_threads, op);
         return true;
@@ -155,6 +156,18 @@ class Traits : public ggml::cpu::tensor_traits {
 
     bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
         Product(params, op).compute();
+        return true;
+    }
+};
+
+class Attention : public ggml::cpu::tensor_traits {
+    bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
+        size = attention_work_bytes(n_threads, op);
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        compute_attention(params, op);
         return true;
     }
 };
@@ -167,15 +180,20 @@ class BufferType : public ggml::cpu::extra_buffer_type {
                ggml_is_contiguous(op);
     }
 
+    // ggml asks this for every operation, so that attention, which has no weights, can be taken here too.
     ggml::cpu::tensor_traits * get_tensor_traits(const ggml_tensor * op) override {
-        return op->op == GGML_OP_MUL_MAT && holds(op->src[0]) ? &traits_ : nullptr;
+        if (op->op == GGML_OP_MUL_MAT && holds(op->src[0])) {
+            return &products_;
+        }
+        return takes_attention(op) ? &attention_ : nullptr;
     }
 
     static bool holds(const ggml_tensor * tensor) {
         return tensor->buffer != nullptr && tensor->buffer->buft == weights_buffer_type();
     }
 
-    Traits traits_;
+    Products  products_;
+    Attention attention_;
 };
 
 ggml_status init_tensor(ggml_backend_buffer_t, ggml_tensor *) {

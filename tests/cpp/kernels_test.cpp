@@ -116,7 +116,7 @@ void check_kernels(const Kernels & kernels, const Kind & kind, int64_t rows, int
     for (int64_t first = 0; first < rows; first += kPanelRows) {
         const auto * panel = panels + static_cast<size_t>(first / kPanelRows) * kind.format.panel_bytes(columns);
         kernels.multiply(kind.format, panel, tile.data(), n, columns, output.data() + first, rows + 5,
-                         static_cast<int>(std::min(kPanelRows, rows - first)));
+                         static_cast<int>(std::min(kPanelRows, rows - first)), first == 0);
     }
     const size_t row_bytes = ggml_row_size(kind.type, columns);
     for (int i = 0; i < n; ++i) {
