@@ -21,13 +21,24 @@ struct Isa256 {
         std::memcpy(&word, p, sizeof word);
         return _mm256_set1_epi32(word);
     }
-    static Int low_halves(Int x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
-    static Int high_halves(Int x) { return _mm256_and_si256(_mm256_srli_epi16(x, 4), _mm256_set1_epi8(15)); }
+    template <int n>
+    static Int shift(Int x) {
+        return n > 0 ? _mm256_slli_epi16(x, n) : n < 0 ? _mm256_srli_epi16(x, -n) : x;
+    }
+    static Int bits(Int x, int mask) { return _mm256_and_si256(x, _mm256_set1_epi8(static_cast<int8_t>(mask))); }
+    static Int either(Int x, Int y) { return _mm256_or_si256(x, y); }
 
     static Float zero() { return _mm256_setzero_ps(); }
     static Float halves(const uint8_t * p) {
         return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
     }
+    static Float bytes(const uint8_t * p) {
+        return to_float(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))));
+    }
+    static Float signed_bytes(const uint8_t * p) {
+        return to_float(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))));
+    }
+    static Float set(float x) { return _mm256_set1_ps(x); }
     static Float to_float(Int x) { return _mm256_cvtepi32_ps(x); }
     static Float broadcast_float(const uint8_t * p) {
         float value;
@@ -48,35 +59,31 @@ struct Isa256 {
         return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT)));
     }
 
-    static int32_t quantize_block(const float * x, uint8_t * quants, float & delta) {
+    static float largest(const float * x, int64_t n) {
         const Float magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-        Float       parts[4];
-        Float       largest = zero();
-        for (int i = 0; i < 4; ++i) {
-            parts[i] = _mm256_loadu_ps(x + 8 * i);
-            largest  = _mm256_max_ps(largest, _mm256_and_ps(parts[i], magnitude));
+        Float       top       = zero();
+        for (int64_t i = 0; i < n; i += 8) {
+            top = _mm256_max_ps(top, _mm256_and_ps(_mm256_loadu_ps(x + i), magnitude));
         }
-        __m128 four = _mm_max_ps(_mm256_castps256_ps128(largest), _mm256_extractf128_ps(largest, 1));
+        __m128 four = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
         four        = _mm_max_ps(four, _mm_movehl_ps(four, four));
-        four        = _mm_max_ss(four, _mm_movehdup_ps(four));
-        const float top   = _mm_cvtss_f32(four);
-        delta             = top / 127.0f;
-        const Float scale = _mm256_set1_ps(top != 0.0f ? 127.0f / top : 0.0f);
-        Int         whole[4];
-        Int         sum = zero_int();
-        for (int i = 0; i < 4; ++i) {
-            whole[i] = _mm256_cvtps_epi32(_mm256_mul_ps(parts[i], scale));
-            sum      = _mm256_add_epi32(sum, whole[i]);
+        return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+    }
+
+    template <int64_t n>
+    static int32_t quantize(const float * x, float scale, uint8_t * quants) {
+        __m128i sum = _mm_setzero_si128();
+        for (int64_t i = 0; i < n; i += 16) {
+            const Int low   = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i), set(scale)));
+            const Int high  = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + 8), set(scale)));
+            const Int words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+            _mm_storeu_si128(reinterpret_cast<__m128i *>(quants + i),
+                             _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+            const Int both = _mm256_add_epi32(low, high);
+            sum = _mm_add_epi32(sum, _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1)));
         }
-        // Packing works within halves of the registers; the permutation puts the groups of four back in order.
-        const Int packed = _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]),
-                                              _mm256_packs_epi32(whole[2], whole[3]));
-        _mm256_storeu_si256(reinterpret_cast<__m256i *>(quants),
-                            _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
-        __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-        sums         = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4e));
-        sums         = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xb1));
-        return _mm_cvtsi128_si32(sums);
+        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+        return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
     }
 };
 

@@ -1,12 +1,12 @@
 // Matrix products of packed weights with activations, for one kind of processor.
 //
-// Arithmetic is ggml's: activations are quantized in blocks of 32 (8 bits, the scale rounded to half precision), block
-// products are exact integers, and they are scaled and added up in single precision. Only the order of the additions
+// Arithmetic is ggml's: activations are quantized to 8 bits in the blocks that the weights' format asks for, products
+// of blocks are exact integers, and they are scaled and added up in single precision. Only the order of the additions
 // differs.
 //
-// Activations are quantized into tiles of up to kMaxTileRows rows. A tile of R rows holds, for each block of 32 columns:
-// R x 32 quants, R scales (float), and R sums: of formats with a minimum the scaled sum of the quants (float), of the
-// others minus the zero point times their sum (int32).
+// Activations are quantized into tiles of up to kMaxTileRows rows. A tile of R rows holds, for each block of the
+// weights' columns (16 or 32): R x block quants, R scales (float), and R sums: of formats with minima the scaled sum of
+// the quants (float), of the others minus the zero point times their sum (int32).
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ namespace inferno::kernels {
 
 inline constexpr int kMaxTileRows = 12;
 
-constexpr size_t tile_bytes(int64_t rows, int64_t columns) {
-    return static_cast<size_t>(rows * (columns / kBlock)) * (static_cast<size_t>(kBlock) + 8);
+constexpr size_t tile_bytes(const Format & format, int64_t rows, int64_t columns) {
+    return static_cast<size_t>(rows * (columns / format.block()) * (format.block() + 8));
 }
 
 struct Kernels {

@@ -8,14 +8,14 @@ namespace inferno::kernels {
 namespace {
 
 struct Avx2 : Isa256 {
-    // The sum of two neighbouring products must fit into 16 signed bits: u is at most 128 (4 bits are at most 15).
+    // The sum of two neighbouring products must fit into 16 signed bits: u must be at most 128.
     static Int dot(Int sum, Int u, Int s) {
         return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1)));
     }
 };
 
 bool supports(const Format & format) {
-    return format.bits == 4;
+    return format.low_bits == 4;
 }
 
 }  // namespace

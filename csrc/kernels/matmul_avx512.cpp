@@ -21,13 +21,24 @@ struct Avx512 {
         return _mm512_set1_epi32(word);
     }
     static Int dot(Int sum, Int u, Int s) { return _mm512_dpbusd_epi32(sum, u, s); }
-    static Int low_halves(Int x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
-    static Int high_halves(Int x) { return _mm512_and_si512(_mm512_srli_epi16(x, 4), _mm512_set1_epi8(15)); }
+    template <int n>
+    static Int shift(Int x) {
+        return n > 0 ? _mm512_slli_epi16(x, n) : n < 0 ? _mm512_srli_epi16(x, -n) : x;
+    }
+    static Int bits(Int x, int mask) { return _mm512_and_si512(x, _mm512_set1_epi8(static_cast<int8_t>(mask))); }
+    static Int either(Int x, Int y) { return _mm512_or_si512(x, y); }
 
     static Float zero() { return _mm512_setzero_ps(); }
     static Float halves(const uint8_t * p) {
         return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
     }
+    static Float bytes(const uint8_t * p) {
+        return to_float(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))));
+    }
+    static Float signed_bytes(const uint8_t * p) {
+        return to_float(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))));
+    }
+    static Float set(float x) { return _mm512_set1_ps(x); }
     static Float to_float(Int x) { return _mm512_cvtepi32_ps(x); }
     static Float broadcast_float(const uint8_t * p) {
         float value;
@@ -43,18 +54,23 @@ struct Avx512 {
     static float through_half(float x) {
         return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT)));
     }
-    // 32 floats -> 32 quants, their scale and their sum.
-    static int32_t quantize_block(const float * x, uint8_t * quants, float & delta) {
-        const Float a       = _mm512_loadu_ps(x);
-        const Float b       = _mm512_loadu_ps(x + 16);
-        const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-        delta               = largest / 127.0f;
-        const Float scale   = _mm512_set1_ps(largest != 0.0f ? 127.0f / largest : 0.0f);
-        const Int   low     = _mm512_cvtps_epi32(_mm512_mul_ps(a, scale));
-        const Int   high    = _mm512_cvtps_epi32(_mm512_mul_ps(b, scale));
-        _mm_storeu_si128(reinterpret_cast<__m128i *>(quants), _mm512_cvtsepi32_epi8(low));
-        _mm_storeu_si128(reinterpret_cast<__m128i *>(quants + 16), _mm512_cvtsepi32_epi8(high));
-        return _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+
+    static float largest(const float * x, int64_t n) {
+        Float top = zero();
+        for (int64_t i = 0; i < n; i += 16) {
+            top = _mm512_max_ps(top, _mm512_abs_ps(_mm512_loadu_ps(x + i)));
+        }
+        return _mm512_reduce_max_ps(top);
+    }
+    template <int64_t n>
+    static int32_t quantize(const float * x, float scale, uint8_t * quants) {
+        Int sum = zero_int();
+        for (int64_t i = 0; i < n; i += 16) {
+            const Int whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), set(scale)));
+            _mm_storeu_si128(reinterpret_cast<__m128i *>(quants + i), _mm512_cvtsepi32_epi8(whole));
+            sum = _mm512_add_epi32(sum, whole);
+        }
+        return _mm512_reduce_add_epi32(sum);
     }
 };
 

@@ -1,7 +1,6 @@
 #include "weights_buffer.h"
 
 #include <algorithm>
-#include <array>
 #include <string>
 
 
@@ -22,21 +21,12 @@ constexpr int64_t kPrivateRows = 4;
 // Quantized activations of one pass over the weights; they stay in a core's second-level cache.
 constexpr size_t kPassBytes = 384 * 1024;
 
-struct Packing {
-    ggml_type type;
-    Format    format;
-    void (*pack)(const void *, int64_t, int64_t, uint8_t *);
-};
-
-constexpr std::array<Packing, 3> kPackings{
-    {{GGML_TYPE_Q4_0, kQ4_0, pack_q4_0}, {GGML_TYPE_Q4_1, kQ4_1, pack_q4_1}, {GGML_TYPE_Q8_0, kQ8_0, pack_q8_0}}};
-
 const Packing * packing_of(const ggml_tensor * weights) {
-    const auto found = std::find_if(kPackings.begin(), kPackings.end(),
-                                    [&](const Packing & packing) { return packing.type == weights->type; });
-    const bool usable = found != kPackings.end() && weights->ne[2] == 1 && weights->ne[3] == 1 && weights->ne[0] % kBlock == 0 &&
-                        best_kernels() != nullptr && best_kernels()->supports(found->format);
-    return usable ? &*found : nullptr;
+    const Packing * packing = packing_of_type(weights->type);
+    const bool      usable  = packing != nullptr && weights->ne[2] == 1 && weights->ne[3] == 1 &&
+                        weights->ne[0] % packing->format.activation_block() == 0 && best_kernels() != nullptr &&
+                        best_kernels()->supports(packing->format);
+    return usable ? packing : nullptr;
 }
 
 // Activation rows, split evenly into as few tiles as hold them.
@@ -59,14 +49,14 @@ public:
 
     static size_t work_bytes(int n_threads, const ggml_tensor * op) {
         const int64_t rows = ggml_nrows(op->src[1]);
-        return tile_bytes(rows, op->src[0]->ne[0]) * (rows <= kPrivateRows ? static_cast<size_t>(n_threads) : 1);
+        return tile_bytes(packing_of(op->src[0])->format, rows, op->src[0]->ne[0]) * (rows <= kPrivateRows ? static_cast<size_t>(n_threads) : 1);
     }
 
     void compute() {
         const bool alone = tiling_.rows <= kPrivateRows;
         uint8_t *  tiles = static_cast<uint8_t *>(params_->wdata);
         if (alone) {
-            tiles += static_cast<size_t>(params_->ith) * tile_bytes(tiling_.rows, columns());
+            tiles += static_cast<size_t>(params_->ith) * tile_bytes(packing_.format, tiling_.rows, columns());
             quantize(tiles, 0, tiling_.tiles);
             return multiply(tiles, share(n_panels(), params_->ith), share(n_panels(), params_->ith + 1));
         }
@@ -94,7 +84,7 @@ private:
     int64_t panels_at_once() const { return std::max<int64_t>(1, n_panels() / (8 * params_->nth)); }
 
     uint8_t * tile_at(uint8_t * tiles, int64_t tile) const {
-        return tiles + tile_bytes(tiling_.first_row(tile), columns());
+        return tiles + tile_bytes(packing_.format, tiling_.first_row(tile), columns());
     }
 
     static char * row_of(const ggml_tensor * tensor, int64_t row) {
@@ -117,8 +107,8 @@ private:
 
     // Panels [begin, end) with all tiles, as many tiles at a time as the cache holds.
     void multiply(uint8_t * tiles, int64_t begin, int64_t end) const {
-        const int64_t at_once =
-            std::max<int64_t>(1, static_cast<int64_t>(kPassBytes / tile_bytes(kMaxTileRows, columns())));
+        const size_t  bytes   = tile_bytes(packing_.format, kMaxTileRows, columns());
+        const int64_t at_once = std::max<int64_t>(1, static_cast<int64_t>(kPassBytes / bytes));
         for (int64_t first = 0; first < tiling_.tiles; first += at_once) {
             const int64_t last = std::min(first + at_once, tiling_.tiles);
             for (int64_t panel = begin; panel < end; ++panel) {
