@@ -12,7 +12,7 @@ namespace inferno::kernels {
 
 inline constexpr int64_t kMaxQueryRows = 48;
 inline constexpr int64_t kMaxHeadSize  = 256;
-inline constexpr int64_t kHeadSizeStep = 64;  // head sizes are multiples of this
+inline constexpr int64_t kHeadSizeStep = 16;  // head sizes are multiples of this
 
 // One tile: row = position * heads + head.
 struct Queries {

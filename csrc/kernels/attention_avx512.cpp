@@ -90,47 +90,48 @@ __m512 load(const Half * p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
 }
 
-// sums[r][0..63] (+)= sum over i < n of left[r][i] * right[i][0..63]. Strides of floats on the left, of bytes on the right.
-template <int R, bool add, class Right>
+// sums[r][j] (+)= sum over i < n of left[r][i] * right[i][j], for j < 16 * W. Strides of floats on the left, of bytes on
+// the right.
+template <int R, int W, bool add, class Right>
 void multiply_rows(const float * left, int64_t left_stride, const Right * right, size_t right_stride, int64_t n,
                    float * sums, int64_t sums_stride) {
-    __m512 s[R][4];
+    __m512 s[R][W];
     for (int r = 0; r < R; ++r) {
-        for (int64_t j = 0; j < 4; ++j) {
+        for (int64_t j = 0; j < W; ++j) {
             s[r][j] = add ? load(sums + r * sums_stride + j * kLanes) : _mm512_setzero_ps();
         }
     }
     for (int64_t i = 0; i < n; ++i) {
-        __m512 row[4];
-        for (int64_t j = 0; j < 4; ++j) {
+        __m512 row[W];
+        for (int64_t j = 0; j < W; ++j) {
             row[j] = load(right + j * kLanes);
         }
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r) {
             const __m512 factor = _mm512_set1_ps(left[r * left_stride + i]);
-            for (int j = 0; j < 4; ++j) {
+            for (int j = 0; j < W; ++j) {
                 s[r][j] = _mm512_fmadd_ps(factor, row[j], s[r][j]);
             }
         }
         right = reinterpret_cast<const Right *>(reinterpret_cast<const char *>(right) + right_stride);
     }
     for (int r = 0; r < R; ++r) {
-        for (int64_t j = 0; j < 4; ++j) {
+        for (int64_t j = 0; j < W; ++j) {
             _mm512_storeu_ps(sums + r * sums_stride + j * kLanes, s[r][j]);
         }
     }
 }
 
-template <bool add, class Right, int R = kRows>
+template <int W, bool add, class Right, int R = kRows>
 void multiply(int64_t rows, const float * left, int64_t left_stride, const Right * right, size_t right_stride, int64_t n,
               float * sums, int64_t sums_stride) {
     for (; rows >= R; rows -= R) {
-        multiply_rows<R, add>(left, left_stride, right, right_stride, n, sums, sums_stride);
+        multiply_rows<R, W, add>(left, left_stride, right, right_stride, n, sums, sums_stride);
         left += R * left_stride;
         sums += R * sums_stride;
     }
     if constexpr (R > 1) {
-        multiply<add, Right, R - 1>(rows, left, left_stride, right, right_stride, n, sums, sums_stride);
+        multiply<W, add, Right, R - 1>(rows, left, left_stride, right, right_stride, n, sums, sums_stride);
     }
 }
 
@@ -223,12 +224,10 @@ private:
     template <int R>
     void score_cell(const Half * key, float (*sums)[16][16], int64_t j) const {
         __m512 s[R] = {};
-        for (int64_t i = 0; i < size_; i += kHeadSizeStep) {
-            const __m512 part[4] = {load(key + i), load(key + i + 16), load(key + i + 32), load(key + i + 48)};
+        for (int64_t i = 0; i < size_; i += kLanes) {
+            const __m512 part = load(key + i);
             for (int64_t row = 0; row < R; ++row) {
-                for (int64_t k = 0; k < 4; ++k) {
-                    s[row] = _mm512_fmadd_ps(part[k], load(q_ + row * size_ + i + k * kLanes), s[row]);
-                }
+                s[row] = _mm512_fmadd_ps(part, load(q_ + row * size_ + i), s[row]);
             }
         }
         for (int64_t row = 0; row < R; ++row) {
@@ -239,14 +238,27 @@ private:
     // For many, converting and turning them round pays.
     void score_many(int64_t cell, int64_t n) {
         load_keys(cell, n);
-        multiply<false>(rows_, q_, size_, keys_, kCells * sizeof(float), size_, scores_, kCells);
+        multiply<4, false>(rows_, q_, size_, keys_, kCells * sizeof(float), size_, scores_, kCells);
     }
 
     template <class Value>
     void add_values(const Value * values, size_t stride, int64_t n) {
-        for (int64_t i = 0; i < size_; i += kHeadSizeStep) {
-            multiply<true>(rows_, scores_, kCells, values + i, stride, n, result_.values + i, size_);
+        int64_t i = 0;
+        for (; i + 64 <= size_; i += 64) {
+            add_values<4>(values, stride, n, i);
         }
+        if (i + 32 <= size_) {
+            add_values<2>(values, stride, n, i);
+            i += 32;
+        }
+        if (i < size_) {
+            add_values<1>(values, stride, n, i);
+        }
+    }
+
+    template <int W, class Value>
+    void add_values(const Value * values, size_t stride, int64_t n, int64_t i) {
+        multiply<W, true>(rows_, scores_, kCells, values + i, stride, n, result_.values + i, size_);
     }
 
     void add_converted_values(int64_t cell, int64_t n) {

@@ -200,6 +200,10 @@ TEST(attention_of_prompts_agrees_with_a_plain_computation) {
         check({64, 9, 3, 17, 64, 2}, causal, threads);
         check({128, 4, 4, 50, 200, 1}, scattered, threads);
         check({64, 40, 1, 3, 77, 2}, scattered, threads);
+        for (const int64_t head_size : {16, 32, 48, 80, 96, 112}) {
+            check({head_size, 4, 2, 1, 130, 1}, causal, threads);
+            check({head_size, 4, 2, 20, 130, 1}, causal, threads);
+        }
     }
 }
 
@@ -226,7 +230,7 @@ TEST(attention_of_other_kinds_is_left_to_ggml) {
     const float soft_cap = 30;
     std::memcpy(reinterpret_cast<char *>(c.output->op_params) + 8, &soft_cap, sizeof soft_cap);
     CHECK(!takes_attention(c.output));
-    CHECK(!takes_attention(Case({80, 4, 4, 1, 64, 1}).output));
+    CHECK(!takes_attention(Case({72, 4, 4, 1, 64, 1}).output));
     CHECK(!takes_attention(Case({512, 4, 4, 1, 64, 1}).output));
 }
 
