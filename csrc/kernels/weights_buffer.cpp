@@ -10,6 +10,7 @@
 #include <traits.h>
 
 #include "attention_op.h"
+#include "gelu.h"
 #include "matmul.h"
 
 namespace inferno::kernels {
@@ -162,6 +163,18 @@ class Attention : public ggml::cpu::tensor_traits {
     }
 };
 
+class Gelu : public ggml::cpu::tensor_traits {
+    bool work_size(int, const ggml_tensor *, size_t & size) override {
+        size = 0;
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        compute_gelu(params, op);
+        return true;
+    }
+};
+
 class BufferType : public ggml::cpu::extra_buffer_type {
     bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
         return op->op == GGML_OP_MUL_MAT && holds(op->src[0]) && packing_of(op->src[0]) != nullptr &&
@@ -170,12 +183,15 @@ class BufferType : public ggml::cpu::extra_buffer_type {
                ggml_is_contiguous(op);
     }
 
-    // ggml asks this for every operation, so that attention, which has no weights, can be taken here too.
+    // ggml asks this for every operation, so that those without weights can be taken here too.
     ggml::cpu::tensor_traits * get_tensor_traits(const ggml_tensor * op) override {
         if (op->op == GGML_OP_MUL_MAT && holds(op->src[0])) {
             return &products_;
         }
-        return takes_attention(op) ? &attention_ : nullptr;
+        if (takes_attention(op)) {
+            return &attention_;
+        }
+        return takes_gelu(op) ? &gelu_ : nullptr;
     }
 
     static bool holds(const ggml_tensor * tensor) {
@@ -184,6 +200,7 @@ class BufferType : public ggml::cpu::extra_buffer_type {
 
     Products  products_;
     Attention attention_;
+    Gelu      gelu_;
 };
 
 ggml_status init_tensor(ggml_backend_buffer_t, ggml_tensor *) {

@@ -1,0 +1,11 @@
+// The single-precision kernels of each instruction set. One may be called only where the processor has it.
+#pragma once
+
+#include "attention.h"
+
+namespace inferno::kernels {
+
+extern const AttentionKernel kAvx512Attention;
+void                         gelu_avx512(const float * x, float * y, int64_t n);
+
+}  // namespace inferno::kernels
