@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-from inferno import errors
+from inferno import _core, errors
+from inferno.request import TextPrompt
 from inferno.server.services import Services
 
 from tests.fakes import PROMPT_TOKENS, FakeEngine
@@ -106,10 +107,61 @@ def test_bad_fields_are_named(client: httpx.Client, field: str, value: Any) -> N
     assert field in error["message"]
 
 
-def test_stream_true_streams(client: httpx.Client) -> None:
-    response = client.post("/inference", json={**PROMPT, "stream": True})
-    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert sse_data(response.text)[-1]["done"] is True
+@pytest.mark.acceptance("I6")
+def test_stream_true_streams_as_the_other_path_does(client: httpx.Client) -> None:
+    """There the path decides, whatever `stream` says."""
+    asked: list[tuple[str, dict[str, Any]]] = [("/inference", {"stream": True})]
+    asked += [("/inference/stream", more) for more in ({}, {"stream": True}, {"stream": False}, {"stream": None})]
+    streams = []
+    for path, more in asked:
+        response = client.post(path, json={**PROMPT, **more})
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        *frames, end = sse_data(response.text)
+        assert end["id"].startswith("inf_")
+        streams.append((frames, {**end, "id": "", "processing_time_ms": 0}))
+    assert streams == [streams[0]] * len(asked)
+    assert streams[0][1]["done"] is True
+    for value in ({"stream": False}, {"stream": None}):
+        assert "choices" in client.post("/inference", json={**PROMPT, **value}).json()
+
+
+@pytest.mark.acceptance("I2")
+def test_the_defaults_and_ranges_of_the_document() -> None:
+    rows = {row["name"]: row for row in _core.sampling_fields()}
+    defaults = {"max_tokens": 512, "temperature": 0.7, "top_p": 0.9, "top_k": 40, "repeat_penalty": 1.1}
+    assert {name: rows[name]["default"] for name in defaults} == pytest.approx(defaults)
+    assert (rows["stop"]["default"], rows["seed"]["default"]) == ([], None)
+    ranges = {name: (rows[name]["min"], rows[name]["max"]) for name in ("max_tokens", "temperature", "top_p")}
+    assert ranges == {"max_tokens": (1, 2_000_000), "temperature": (0, 2), "top_p": (0, 1)}
+    assert rows["top_k"]["min"] == 0
+    assert (rows["repeat_penalty"]["min"], rows["repeat_penalty"]["min_exclusive"]) == (0, True)
+
+
+@pytest.mark.acceptance("I1")
+@pytest.mark.parametrize("missing", ["model", "prompt"])
+def test_model_and_prompt_are_required(client: httpx.Client, missing: str) -> None:
+    response = client.post("/inference", json={key: value for key, value in PROMPT.items() if key != missing})
+    assert response.status_code == 400
+    assert response.json()["error"]["details"] == {"field": missing}
+    assert response.json()["error"]["message"] == f"{missing} is required."
+
+
+@pytest.mark.acceptance("I1")
+def test_the_documented_request(client: httpx.Client, engine: FakeEngine) -> None:
+    document = {
+        "prompt": "What is the capital of France?",
+        "max_tokens": 100,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": 40,
+        "repeat_penalty": 1.1,
+        "stop": ["\n", "###"],
+    }
+    assert client.post("/inference", json={"model": "llama-2-7b", "stream": False, **document}).status_code == 200
+    request = engine.next().request
+    assert request.prompts == [TextPrompt(document.pop("prompt"))]
+    assert request.sampling.pop("stop") == document.pop("stop")
+    assert request.sampling == pytest.approx(document)
 
 
 def test_unknown_model(client: httpx.Client) -> None:

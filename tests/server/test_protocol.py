@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from inferno.server import protocol
 
 from tests.fakes import FakeEngine
-from tests.server.conftest import KEY, PROMPT, Live
+from tests.server.conftest import KEY, PROMPT, Live, settings
 
 HEAD = f"POST /inference HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n".encode()
 
@@ -53,10 +55,15 @@ def read_all(connection: socket.socket) -> bytes:
     ids=lambda data: repr(data[-30:]),
 )
 def test_what_is_no_http_is_400_and_the_end(live: Live, data: bytes) -> None:
-    head, _, body = exchange(live, data).partition(b"\r\n\r\n")
+    head, _, content = exchange(live, data).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
-    assert b"connection: close" in head
-    assert json.loads(body)["error"]["code"] == "INVALID_REQUEST"
+    headers = dict(line.split(": ") for line in head.decode().lower().splitlines()[1:])
+    assert headers["connection"] == "close"
+    assert headers["api-version"] == "1.0"
+    body = json.loads(content)
+    assert body.keys() == {"error", "request_id", "timestamp"}
+    assert body["error"]["code"] == "INVALID_REQUEST"
+    assert body["request_id"] == headers["x-request-id"]
     assert live.engine.submitted.empty()
 
 
@@ -81,6 +88,37 @@ def test_requests_must_arrive_in_time(
     monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.1)
     monkeypatch.setattr(protocol, "BODY_DEADLINE_S", 0.1)
     assert exchange(serve(engine), data) == b""
+
+
+@pytest.mark.acceptance("S7")
+@pytest.mark.parametrize("head", [b"GET /", HEAD + b"X: ", HEAD + b"Content-Length: 100000\r\n\r\n"], ids=repr)
+def test_a_byte_now_and_then_buys_no_time(
+    monkeypatch: pytest.MonkeyPatch, serve: Callable[..., Live], engine: FakeEngine, head: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.3)
+    monkeypatch.setattr(protocol, "BODY_DEADLINE_S", 0.3)
+    with serve(engine).connect() as connection:
+        connection.sendall(head)
+        connection.settimeout(0.02)
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 250:
+                try:
+                    assert connection.recv(4096) == b""
+                    break
+                except TimeoutError:  # it is still open
+                    connection.sendall(b"a")
+                    sent += 1
+    assert 0 < sent < 250
+    assert engine.submitted.empty()
+
+
+@pytest.mark.acceptance("S7")
+def test_the_deadlines() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    assert (protocol.HEAD_DEADLINE_S, protocol.BODY_DEADLINE_S) == (10, 60)
+    assert "must arrive within 10 seconds; the body within 60" in page
+    assert settings().server.request_timeout_s == 300
 
 
 def test_a_long_answer_is_not_cut_by_the_deadlines(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,9 +19,11 @@ from inferno.server.route import RouteSpec
 from inferno.server.routes import route_table, socket_table
 from inferno.server.services import Services
 from sqlalchemy import Connection
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect as connect_websocket
 
-from tests.fakes import FakeEngine
-from tests.server.conftest import make_services, shared_database
+from tests.fakes import PATIENCE_S, FakeEngine
+from tests.server.conftest import Live, make_services, shared_database
 
 MATRIX = Path(__file__).with_name("routes.matrix")
 GUARDED = [route for route in route_table() if route.permission != "public"]
@@ -103,6 +107,59 @@ def test_each_role_may_what_the_matrix_says(
     if response.status_code == 403:
         assert response.json()["error"]["code"] == errors.AuthorizationFailed.code
     assert response.status_code != 401
+
+
+@pytest.fixture(scope="module")
+def sockets_of() -> Iterator[Live]:
+    live = Live(make_services(FakeEngine(())))
+    yield live
+    live.stop()
+
+
+def ask(live: Live, path: str, *messages: dict[str, Any], headers: Mapping[str, str]) -> tuple[str, str]:
+    """Type and code of the first answer to the last of `messages`."""
+    with connect_websocket(f"ws://127.0.0.1:{live.port}{path}", additional_headers=headers, proxy=None) as connection:
+        for message in messages:
+            connection.send(json.dumps(message))
+            answer = json.loads(connection.recv(PATIENCE_S))
+    return answer["type"], answer.get("code", "")
+
+
+ASK = {"type": "inference", "id": "a", "model": "llama-2-7b", "prompt": "x"}
+
+
+@pytest.mark.acceptance("A5", "S8", "W8")
+@pytest.mark.parametrize("path", [socket.path for socket in socket_table()])
+def test_guarded_sockets_need_a_key(sockets_of: Live, path: str) -> None:
+    assert ask(sockets_of, path, ASK, headers={}) == ("error", "AUTHENTICATION_FAILED")
+    assert ask(sockets_of, path, {"type": "auth", "token": "wrong"}, headers={}) == ("error", "AUTHENTICATION_FAILED")
+    with pytest.raises(InvalidStatus) as refused:
+        ask(sockets_of, path, ASK, headers={"Authorization": "Bearer wrong"})
+    assert refused.value.response.status_code == 401
+
+
+@pytest.mark.acceptance("A6", "S8")
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("path", [socket.path for socket in socket_table()])
+def test_each_role_may_open_what_the_matrix_says(sockets_of: Live, keys: dict[str, str], path: str, role: str) -> None:
+    _, roles = matrix()["WS", path]
+    expected = ("complete", "") if role in roles else ("error", "AUTHORIZATION_FAILED")
+    assert ask(sockets_of, path, {"type": "auth", "token": keys[role]}, ASK, headers={}) == expected
+
+
+@pytest.mark.acceptance("A6", "S8")
+@pytest.mark.parametrize("path", [socket.path for socket in socket_table()])
+def test_a_key_without_the_permission_opens_no_socket(sockets_of: Live, path: str) -> None:
+    def create(connection: Connection) -> str:
+        user = create_user(connection, "narrow" + path.replace("/", "-"))
+        return create_key(connection, user, "narrow", scopes=["models:read"])[0]
+
+    narrow = shared_database().write_now(create)
+    with pytest.raises(InvalidStatus) as refused:
+        ask(sockets_of, path, ASK, headers={"Authorization": f"Bearer {narrow}"})
+    assert refused.value.response.status_code == 403
+    answer = ask(sockets_of, path, {"type": "auth", "token": narrow}, headers={})
+    assert answer == ("error", "AUTHORIZATION_FAILED")
 
 
 @pytest.mark.parametrize("route", route_table(), ids=name_of)

@@ -50,9 +50,16 @@ def test_tokens_are_written_as_they_come(live: Live) -> None:
     assert isinstance(end["processing_time_ms"], int)
 
 
-def test_headers_of_a_stream(live: Live) -> None:
+@pytest.mark.acceptance("E1", "E4", "E6", "G2")
+@pytest.mark.parametrize("accept", ["text/event-stream", "*/*", "application/json", None])
+def test_headers_of_a_stream(live: Live, accept: str | None) -> None:
+    """They are the same whatever the client says it would like, compressed or not."""
     live.engine.pieces = ("x",)
-    response = httpx.post(f"{live.url}/inference/stream", json={**PROMPT, "stream": False}, headers=AUTH)
+    headers = {**AUTH, "Accept-Encoding": "gzip, br", **({"Accept": accept} if accept else {})}
+    with httpx.Client(headers=headers) as client:
+        if accept is None:
+            del client.headers["Accept"]
+        response = client.post(f"{live.url}/inference/stream", json={**PROMPT, "stream": False})
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert response.headers["cache-control"] == "no-cache"
     assert response.headers["x-accel-buffering"] == "no"

@@ -12,13 +12,14 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jwt
 import pytest
+from argon2 import PasswordHasher
 from inferno import errors
 from inferno.config import load_settings
-from inferno.identity import api_keys, audit, tokens, users
+from inferno.identity import api_keys, audit, passwords, tokens, users
 from inferno.identity.authentication import Authenticator, presented_credential
 from inferno.identity.callers import PERMISSIONS, ROLES, Caller, Limits
 from inferno.identity.local_key import ensure_local_key
@@ -367,6 +368,25 @@ def test_wrong_logins_sound_the_same(database: Database, logins: Logins) -> None
             asyncio.run(logins.login(name, password, "127.0.0.1"))
         messages.add(caught.value.message)
     assert len(messages) == 1
+
+
+@pytest.mark.acceptance("A5")
+def test_wrong_logins_take_the_same_work(database: Database, logins: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One hash of the same cost, whether or not there is such a user or a password."""
+    user(database, password_hash=hash_password("pass"))
+    user(database, "keys-only")
+    verified: list[str] = []
+
+    class Counting(PasswordHasher):
+        def verify(self, known: str | bytes, password: str | bytes) -> Literal[True]:
+            verified.append(str(known).rpartition("$")[0].rpartition("$")[0])  # what the hash costs
+            return super().verify(known, password)
+
+    monkeypatch.setattr(passwords, "_HASHER", Counting(time_cost=2, memory_cost=19456, parallelism=1))
+    for name in ("ada", "nobody", "keys-only"):
+        with pytest.raises(errors.AuthenticationFailed):
+            asyncio.run(logins.login(name, "wrong", "127.0.0.1"))
+    assert verified == ["$argon2id$v=19$m=19456,t=2,p=1"] * 3
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,42 @@ async def test_the_defaults() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L1")
+@pytest.mark.parametrize(
+    ("lifted", "name", "limit"),
+    [
+        (("requests_per_minute",), "requests_per_hour", 1000),
+        (("requests_per_minute", "requests_per_hour"), "", 0),
+    ],
+)
+async def test_the_default_of_an_hour(lifted: tuple[str, ...], name: str, limit: int) -> None:
+    limits = limiter(**dict.fromkeys(lifted, 0))
+    for _ in range(limit or 1001):
+        await request(limits)
+    if name:
+        error = await refused(limits)
+        assert (error.window.name, error.window.limit) == (name, limit)
+
+
+@pytest.mark.anyio
+@pytest.mark.acceptance("L1", "L4")
+async def test_the_default_of_tokens_and_of_requests_at_once() -> None:
+    limits = limiter()
+    async with limits.admit("key:a") as admission:
+        assert admission is not None
+        await admission.reserve(characters=4, max_tokens=1_000_000)
+        assert admission.tokens is not None
+        assert (admission.tokens.limit, admission.tokens.remaining) == (10_000, 9_000)  # a tenth for each of ten
+        await admission.settle(10_000)
+        with pytest.raises(Exceeded):
+            await reserve(limits)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(9):
+                await stack.enter_async_context(limits.admit("key:a"))
+            assert (await refused(limits)).window.limit == 10
+
+
+@pytest.mark.anyio
 async def test_each_subject_has_its_own() -> None:
     limits = limiter(requests_per_minute=1)
     await request(limits, "key:a")
