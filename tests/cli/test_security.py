@@ -93,6 +93,7 @@ def test_the_verbs(group: tuple[str, ...], verbs: set[str]) -> None:
     assert command.commands.keys() == verbs
 
 
+@pytest.mark.acceptance("A4")
 def test_users(inferno: Run) -> None:
     result = inferno("security", "user", "create", "user", "--password", "pass", "--role", "user")
     assert result.returncode == 0
@@ -105,6 +106,7 @@ def test_users(inferno: Run) -> None:
     assert inferno("security", "user", "create", "x", "--role", "root").returncode == 2
 
 
+@pytest.mark.acceptance("A2")
 def test_a_token(inferno: Run) -> None:
     inferno("security", "user", "create", "ada")
     token = inferno("security", "token", "create", "--user", "ada").stdout.strip()

@@ -32,6 +32,7 @@ def frames_of(lines: Iterator[str]) -> Iterator[dict[str, object]]:
     return (json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: "))
 
 
+@pytest.mark.acceptance("A7", "G1")
 def test_the_ready_line_has_a_command_that_works(tmp_path: Path, smollm2: Path) -> None:
     server = Server(tmp_path, "--alias", f"m={smollm2}", "--model", "m", "--context-size", "512", key=None)
     try:
@@ -42,16 +43,19 @@ def test_the_ready_line_has_a_command_that_works(tmp_path: Path, smollm2: Path) 
         assert server.stop() == 0
 
 
+@pytest.mark.acceptance("A7", "H1")
 def test_health_needs_no_key(server: Server) -> None:
     body = httpx.get(f"{server.url}/health").json()
     assert body["status"] == "healthy"
     assert body["models_loaded"] == 1
 
 
+@pytest.mark.acceptance("G1")
 def test_the_server_answers_to_localhost(server: Server) -> None:
     assert server.url.startswith("http://localhost:")
 
 
+@pytest.mark.acceptance("A5", "A7")
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}])
 def test_everything_else_needs_one(server: Server, headers: dict[str, str]) -> None:
     response = httpx.get(f"{server.url}/models", headers=headers)
@@ -60,6 +64,7 @@ def test_everything_else_needs_one(server: Server, headers: dict[str, str]) -> N
     assert response.json()["error"]["code"] == "AUTHENTICATION_FAILED"
 
 
+@pytest.mark.acceptance("G3", "T1")
 def test_metrics_are_real(server: Server, client: httpx.Client) -> None:
     client.post("/inference", json={"model": MODEL, "prompt": "Hi", "max_tokens": 2})
     families = {family.name: family for family in text_string_to_metric_families(client.get("/metrics").text)}
@@ -70,6 +75,7 @@ def test_metrics_are_real(server: Server, client: httpx.Client) -> None:
     assert {"0.1", "0.5", "1.0", "+Inf"} <= buckets
 
 
+@pytest.mark.acceptance("E6", "I5")
 def test_a_killed_worker_ends_its_stream_and_comes_back(own_server: Server) -> None:
     with own_server.client.stream("POST", "/inference/stream", json=LONG) as response:
         frames = frames_of(response.iter_lines())
@@ -101,6 +107,7 @@ def test_sigterm_lets_a_stream_finish(own_server: Server) -> None:
     assert own_server.process.wait(30) == 0
 
 
+@pytest.mark.acceptance("M1", "M2", "M3", "M4", "M5")
 def test_load_and_unload(own_server: Server) -> None:
     client = own_server.client
     (unloaded,) = client.get("/models").json()["models"]
@@ -176,6 +183,7 @@ def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, smollm2: Path) -> 
         assert server.stop() == 0
 
 
+@pytest.mark.acceptance("S6", "X1")
 def test_a_broken_file_is_refused_and_harms_nobody(server: Server, tmp_path: Path, smollm2: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(smollm2.read_bytes()[:5_000_000])

@@ -32,6 +32,7 @@ def sse(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
         return [json.loads(event.data) for event in sseclient.SSEClient(response).events()]
 
 
+@pytest.mark.acceptance("D7", "G3", "I3", "I4")
 def test_inference_knows_paris(client: httpx.Client) -> None:
     body = client.post("/inference", json=FRANCE).json()
     assert "Paris" in body["choices"][0]["text"]
@@ -41,6 +42,7 @@ def test_inference_knows_paris(client: httpx.Client) -> None:
     assert body["id"].startswith("inf_")
 
 
+@pytest.mark.acceptance("E2", "E3", "E5")
 def test_streamed_pieces_add_up(server: Server, client: httpx.Client) -> None:
     body = {**FRANCE, "max_tokens": 40, "temperature": 0.8, "seed": 11}
     frames = sse(server, body)
@@ -51,6 +53,7 @@ def test_streamed_pieces_add_up(server: Server, client: httpx.Client) -> None:
     assert "token" not in frames[-1]
 
 
+@pytest.mark.acceptance("E5", "I2", "I4")
 def test_stop_text_is_left_out(server: Server, client: httpx.Client) -> None:
     whole = client.post("/inference", json=FRANCE).json()["choices"][0]["text"]
     for stop in (["Paris"], "Paris", ["never said", "Paris"]):
@@ -117,6 +120,7 @@ def test_a_conversation_reuses_what_is_computed(sdk: openai.OpenAI) -> None:
     assert (second.usage.prompt_tokens_details.cached_tokens or 0) > first.usage.prompt_tokens // 2
 
 
+@pytest.mark.acceptance("G3", "O1", "O2")
 def test_chat_streams_what_it_answers(sdk: openai.OpenAI) -> None:
     question: Any = {
         "model": MODEL,
@@ -131,6 +135,7 @@ def test_chat_streams_what_it_answers(sdk: openai.OpenAI) -> None:
     assert chunks[-1].usage is not None
 
 
+@pytest.mark.acceptance("O3")
 def test_completions_give_choices_in_order(sdk: openai.OpenAI) -> None:
     prompts = ["The capital of France is", "The capital of Italy is"]
     result = sdk.completions.create(model=MODEL, prompt=prompts, n=2, max_tokens=4, temperature=0, echo=True)
@@ -161,6 +166,7 @@ def test_embeddings_of_a_text_model(sdk: openai.OpenAI) -> None:
     assert abs(sum(x * x for x in vectors[0].embedding) - 1) < 1e-4
 
 
+@pytest.mark.acceptance("I5")
 def test_a_prompt_beyond_the_context_is_refused(client: httpx.Client) -> None:
     response = client.post("/inference", json={**FRANCE, "prompt": "word " * 3000})
     assert response.status_code == 400

@@ -64,6 +64,7 @@ def test_wrong_logins(anybody: httpx.Client, login: dict[str, str]) -> None:
     assert "pass" not in answer.text.lower().replace("password", "")
 
 
+@pytest.mark.acceptance("A4", "G4")
 @pytest.mark.parametrize(
     ("login", "field"),
     [
@@ -101,6 +102,7 @@ def test_a_key_cannot_be_logged_out(anybody: httpx.Client) -> None:
     assert answer.json()["error"]["details"]["field"] == "Authorization"
 
 
+@pytest.mark.acceptance("A6")
 def test_a_key_for_some_models(anybody: httpx.Client, database: Database) -> None:
     owner = database.read_now(lambda c: users.get_user(c, "user"))
     key, _ = database.write_now(lambda c: api_keys.create_key(c, owner, "narrow", models=["other"]))
@@ -285,7 +287,7 @@ def test_what_is_not_counted(connect: Callable[..., httpx.Client], engine: FakeE
     assert client.get("/models").status_code == 200
 
 
-@pytest.mark.acceptance("L4")
+@pytest.mark.acceptance("L3", "L4")
 def test_tokens_are_charged_and_run_out(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
     client = connect(make_services(engine, limits__enabled=True, limits__tokens_per_minute=5))
     assert client.post("/inference", json=PROMPT).status_code == 200
@@ -307,6 +309,7 @@ def test_openai_headers(connect: Callable[..., httpx.Client], engine: FakeEngine
     assert re.fullmatch(r"\d+ms", headers["x-ratelimit-reset-tokens"])
 
 
+@pytest.mark.acceptance("A5")
 def test_wrong_keys_run_into_a_limit(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
     client = connect(make_services(engine, limits__enabled=True, limits__requests_per_minute=3), bearer("wrong"))
     assert [client.get("/models").status_code for _ in range(5)] == [401, 401, 401, 429, 429]
@@ -329,6 +332,7 @@ def test_logins_run_into_a_limit(connect: Callable[..., httpx.Client], engine: F
     assert login("another", "10.0.0.4") == 401
 
 
+@pytest.mark.acceptance("L1")
 def test_forwarded_addresses_count_only_from_trusted_proxies(
     connect: Callable[..., httpx.Client], engine: FakeEngine
 ) -> None:

@@ -216,6 +216,7 @@ def test_a_request_that_fails_is_a_result(serve: Callable[..., Live], engine: Fa
     assert item["error"]["details"] == {"prompt_tokens": 500, "context_size": 128}
 
 
+@pytest.mark.acceptance("J4")
 def test_cancelling_stops_what_runs(serve: Callable[..., Live], silent_engine: FakeEngine) -> None:
     server = serve(silent_engine, database=Database(""))
     with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
@@ -264,6 +265,7 @@ def test_results_are_kept_for_so_long(
         assert client.get(f"/batch/{new}").json()["status"] == "completed"
 
 
+@pytest.mark.acceptance("J4")
 def test_fields_of_the_batch_and_of_a_request(serve: Callable[..., Live], silent_engine: FakeEngine) -> None:
     server = serve(silent_engine, database=Database(""))
     requests = [{"prompt": "a"}, {"prompt": "b", "max_tokens": 7, "seed": 3}]

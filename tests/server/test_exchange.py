@@ -79,6 +79,7 @@ def test_every_answer_has_id_and_version(
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.acceptance("X1")
 def test_a_sane_request_id_is_kept(client: httpx.Client) -> None:
     response = client.get("/none", headers={"X-Request-ID": "my.id-1_2"})
     assert response.headers["x-request-id"] == response.json()["request_id"] == "my.id-1_2"
@@ -89,17 +90,20 @@ def test_other_request_ids_are_replaced(client: httpx.Client, given: Any) -> Non
     assert client.get("/health", headers={"X-Request-ID": given}).headers["x-request-id"].startswith("req_")
 
 
+@pytest.mark.acceptance("V2")
 @pytest.mark.parametrize("version", ["1", "1.0", "v1", " 1.0 "])
 def test_known_versions(client: httpx.Client, version: str) -> None:
     assert client.get("/health", headers={"API-Version": version}).status_code == 200
 
 
+@pytest.mark.acceptance("V2")
 @pytest.mark.parametrize("version", ["2", "1.1", "", "v2"])
 def test_unknown_versions(client: httpx.Client, version: str) -> None:
     response = client.get("/health", headers={"API-Version": version})
     assert (response.status_code, response.json()["error"]["details"]) == (400, {"field": "API-Version"})
 
 
+@pytest.mark.acceptance("G4", "X3")
 @pytest.mark.parametrize("path", ["/", "/none", "/health/", "/v2/models", "/inference/", "/docs", "/%2e%2e/health"])
 def test_unknown_routes_are_404(client: httpx.Client, path: str) -> None:
     response = client.get(path)
@@ -158,6 +162,7 @@ def test_every_error_is_in_the_envelope(client: httpx.Client, engine: FakeEngine
     assert ("retry-after" in response.headers) == (status in (429, 503))
 
 
+@pytest.mark.acceptance("L3")
 def test_rate_limit_errors_carry_retry_after(client: httpx.Client, engine: FakeEngine) -> None:
     engine.refusal = errors.RateLimitExceeded("Please retry after 30 seconds.", retry_after=30)
     response = client.post("/inference", json=PROMPT)
@@ -169,6 +174,7 @@ def test_clients_do_not_repeat_a_timeout(client: httpx.Client, engine: FakeEngin
     assert client.post("/v1/completions", json=PROMPT).headers["x-should-retry"] == "false"
 
 
+@pytest.mark.acceptance("X1")
 def test_bugs_are_told_to_the_log_only(
     client: httpx.Client, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,11 +204,13 @@ def test_options_names_the_methods(connect: Callable[..., httpx.Client], engine:
 # ---- hosts and origins ----
 
 
+@pytest.mark.acceptance("S8")
 @pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080", "LOCALHOST"])
 def test_loopback_names_are_ours(client: httpx.Client, host: str) -> None:
     assert client.get("/health", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.acceptance("S8")
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "", "@localhost"]
 )
@@ -211,6 +219,7 @@ def test_other_hosts_are_not(client: httpx.Client, host: str) -> None:
     assert (response.status_code, response.json()["error"]["details"]) == (400, {"field": "Host"})
 
 
+@pytest.mark.acceptance("S8")
 def test_hosts_can_be_allowed(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
     client = connect(make_services(engine, server__allowed_hosts=["inferno.example"]))
     assert client.get("/health", headers={"Host": "inferno.example:80"}).status_code == 200
@@ -224,11 +233,13 @@ def test_a_server_on_every_address_takes_every_name(connect: Callable[..., httpx
 PREFLIGHT = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
 
 
+@pytest.mark.acceptance("S8")
 def test_no_origin_is_allowed_by_default(client: httpx.Client) -> None:
     for response in (client.options("/inference", headers=PREFLIGHT), client.get("/health", headers=PREFLIGHT)):
         assert not [name for name in response.headers if name.startswith("access-control")]
 
 
+@pytest.mark.acceptance("S8")
 @pytest.mark.parametrize(("origins", "answer"), [(["https://app.example"], "https://app.example"), (["*"], "*")])
 def test_origins_can_be_allowed(
     connect: Callable[..., httpx.Client], engine: FakeEngine, origins: list[str], answer: str
@@ -245,6 +256,7 @@ def test_origins_can_be_allowed(
     assert refused.headers["access-control-allow-origin"] == answer
 
 
+@pytest.mark.acceptance("S8")
 def test_other_origins_stay_out(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
     client = connect(make_services(engine, server__cors_origins=["https://app.example"]))
     headers = client.get("/health", headers={"Origin": "https://evil.example"}).headers

@@ -17,6 +17,7 @@ from tests.fakes import FakeEngine
 from tests.server.conftest import make_services, settings
 
 
+@pytest.mark.acceptance("H1")
 def test_health_counts_loaded_models(client: httpx.Client, services: Services) -> None:
     services.started -= 3600
     body = client.get("/health").json()
@@ -42,6 +43,7 @@ def test_readyz_says_when_the_server_stops(client: httpx.Client, services: Servi
     assert (response.status_code, response.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
 
 
+@pytest.mark.acceptance("M1", "M2")
 def test_models_are_listed_loaded_or_not(client: httpx.Client) -> None:
     client.post("/models/llama-2-7b/load")
     llama, other = client.get("/models").json()["models"]
@@ -58,17 +60,20 @@ def test_models_are_listed_loaded_or_not(client: httpx.Client) -> None:
     assert (other["loaded"], other["context_size"], other["state"]) == (False, 4096, "unloaded")
 
 
+@pytest.mark.acceptance("O4", "V1")
 def test_openai_lists_models(client: httpx.Client) -> None:
     body = client.get("/v1/models").json()
     assert body["object"] == "list"
     assert body["data"][0] == {"id": "llama-2-7b", "object": "model", "created": 1704067200, "owned_by": "local"}
 
 
+@pytest.mark.acceptance("M7", "O4")
 @pytest.mark.parametrize("path", ["/v1/models/org/name", "/v1/models/org%2Fname"])
 def test_openai_retrieves_a_model(client: httpx.Client, path: str) -> None:
     assert client.get(path).json()["id"] == "org/name"
 
 
+@pytest.mark.acceptance("M3")
 @pytest.mark.parametrize("content", [b"", b"{}", b"null", b" \n"])
 def test_load_needs_no_body(client: httpx.Client, content: bytes) -> None:
     response = client.post("/models/llama-2-7b/load", content=content)
@@ -88,6 +93,7 @@ def test_what_is_loaded_with_unless_somebody_says_otherwise() -> None:
     assert settings().engine == defaults
 
 
+@pytest.mark.acceptance("M3")
 def test_load_passes_options_on(client: httpx.Client, services: Services) -> None:
     body = {"gpu_layers": 32, "context_size": 2048, "batch_size": 512.0, "flash": True, "threads": None}
     assert client.post("/models/llama-2-7b/load", json=body).status_code == 200
@@ -95,6 +101,7 @@ def test_load_passes_options_on(client: httpx.Client, services: Services) -> Non
     assert pool.loaded["llama-2-7b"] == {"gpu_layers": 32, "context_size": 2048, "batch_size": 512}
 
 
+@pytest.mark.acceptance("G4", "M4")
 @pytest.mark.parametrize(
     "body",
     [
@@ -112,12 +119,14 @@ def test_load_options_out_of_range(client: httpx.Client, body: dict[str, Any]) -
     assert response.json()["error"]["details"]["field"] == next(iter(body))
 
 
+@pytest.mark.acceptance("M7")
 @pytest.mark.parametrize("path", ["/models/org/name", "/models/org%2Fname", "/v1/models/org%2fname"])
 def test_ids_may_have_slashes(client: httpx.Client, path: str) -> None:
     assert client.post(f"{path}/load").json()["model_id"] == "org/name"
     assert client.post(f"{path}/unload").json() == {"status": "unloaded", "model_id": "org/name"}
 
 
+@pytest.mark.acceptance("M7")
 @pytest.mark.parametrize(
     "model_id", ["none", "..%2F..%2Fetc%2Fpasswd", "%2Fetc%2Fpasswd", "a%00b", "a%0Ab", "%2e%2e", "", "%F0%9F%98%80"]
 )
@@ -162,11 +171,13 @@ def test_every_route_that_names_a_model_is_among_them() -> None:
     assert tried == naming
 
 
+@pytest.mark.acceptance("M5")
 def test_unloading_what_is_not_loaded(client: httpx.Client) -> None:
     response = client.post("/models/llama-2-7b/unload")
     assert (response.status_code, response.json()["error"]["code"]) == (400, "MODEL_NOT_LOADED")
 
 
+@pytest.mark.acceptance("I5")
 def test_without_autoload_inference_needs_a_loaded_model(
     connect: Callable[..., httpx.Client], engine: FakeEngine
 ) -> None:

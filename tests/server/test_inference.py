@@ -15,6 +15,7 @@ from tests.fakes import PROMPT_TOKENS, FakeEngine
 from tests.server.conftest import PROMPT, sse_data
 
 
+@pytest.mark.acceptance("I3")
 def test_answer_has_the_documented_shape(client: httpx.Client) -> None:
     body = client.post("/inference", json=PROMPT).json()
     assert body["id"].startswith("inf_")
@@ -25,23 +26,27 @@ def test_answer_has_the_documented_shape(client: httpx.Client) -> None:
     assert isinstance(body["processing_time_ms"], int)
 
 
+@pytest.mark.acceptance("G5")
 def test_only_given_fields_reach_the_engine(client: httpx.Client, engine: FakeEngine) -> None:
     client.post("/inference", json={**PROMPT, "top_k": None, "user": "me", "unheard_of": [1]})
     assert engine.next().request.sampling == {}
 
 
+@pytest.mark.acceptance("I1")
 def test_all_documented_fields_reach_the_engine(client: httpx.Client, engine: FakeEngine) -> None:
     fields = {"max_tokens": 100, "top_k": 40, "stop": ["\n", "###"], "seed": 7, "grammar": 'root ::= "a"'}
     client.post("/inference", json={**PROMPT, **fields, "stream": False})
     assert engine.next().request.sampling == fields
 
 
+@pytest.mark.acceptance("G5")
 @pytest.mark.parametrize("temperature", [0.7, 0.699999988, 0.7000000001])
 def test_floats_may_have_been_rounded(client: httpx.Client, engine: FakeEngine, temperature: float) -> None:
     assert client.post("/inference", json={**PROMPT, "temperature": temperature}).status_code == 200
     assert engine.next().request.sampling["temperature"] == pytest.approx(0.7)
 
 
+@pytest.mark.acceptance("G5", "I2")
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -63,6 +68,7 @@ def test_bounds_are_inclusive(client: httpx.Client, field: str, value: Any) -> N
     assert client.post("/inference", json={**PROMPT, field: value}).status_code == 200
 
 
+@pytest.mark.acceptance("G4", "I2", "S6")
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -169,6 +175,7 @@ def test_unknown_model(client: httpx.Client) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (404, "MODEL_NOT_FOUND")
 
 
+@pytest.mark.acceptance("E6", "I5", "X4")
 @pytest.mark.parametrize(
     ("refusal", "status"),
     [
@@ -189,6 +196,7 @@ def test_refusals_have_a_status_even_for_streams(
     assert response.json()["error"]["details"] == refusal.details
 
 
+@pytest.mark.acceptance("I5")
 @pytest.mark.parametrize(
     ("reason", "status", "code"),
     [("error", 500, "INFERENCE_FAILED"), ("timeout", 503, "TIMEOUT"), ("cancelled", 503, "SERVICE_UNAVAILABLE")],
@@ -199,6 +207,7 @@ def test_texts_that_end_badly(client: httpx.Client, engine: FakeEngine, reason: 
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
+@pytest.mark.acceptance("I4")
 def test_length_is_a_finish_reason(client: httpx.Client, engine: FakeEngine) -> None:
     engine.reason = "length"
     assert client.post("/inference", json=PROMPT).json()["choices"][0]["finish_reason"] == "length"
@@ -211,6 +220,7 @@ def test_logprobs_are_an_extension(client: httpx.Client) -> None:
     assert first["top"][1]["token"] == "\ufffd"
 
 
+@pytest.mark.acceptance("S7")
 def test_engine_gets_deadline_and_a_salt_of_the_caller(
     client: httpx.Client, engine: FakeEngine, services: Services
 ) -> None:

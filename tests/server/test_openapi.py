@@ -92,6 +92,7 @@ def check(document: dict[str, Any], method: str, path: str, response: httpx.Resp
     Draft202012Validator(pointer).validate(response.json())
 
 
+@pytest.mark.acceptance("G2")
 @pytest.mark.parametrize(("method", "path", "body"), EXCHANGES, ids=[row[1] for row in EXCHANGES])
 def test_answers_follow_their_schemas(
     client: httpx.Client, document: dict[str, Any], method: str, path: str, body: Any
@@ -125,6 +126,7 @@ CHAIN: list[tuple[str, str, Any]] = [
 LEARNT = {"refresh_token": "refresh_token", "batch_id": "batch_id", "delivery": "delivery_id"}
 
 
+@pytest.mark.acceptance("G2")
 def test_answers_that_follow_from_each_other(
     connect: Callable[..., httpx.Client], engine: FakeEngine, document: dict[str, Any]
 ) -> None:
@@ -184,6 +186,7 @@ def test_refusals_are_described(
         assert 401 in statuses
 
 
+@pytest.mark.acceptance("X1")
 @pytest.mark.parametrize("path", ["/inference", "/v1/chat/completions", "/none"])
 def test_errors_follow_their_schema(client: httpx.Client, document: dict[str, Any], path: str) -> None:
     pointer = {"$ref": "#/components/schemas/Error", "components": document["components"]}

@@ -34,6 +34,7 @@ def read_all(connection: socket.socket) -> bytes:
     return received
 
 
+@pytest.mark.acceptance("G4", "S6", "V2", "X1")
 @pytest.mark.parametrize(
     "data",
     [
@@ -67,6 +68,7 @@ def test_what_is_no_http_is_400_and_the_end(live: Live, data: bytes) -> None:
     assert live.engine.submitted.empty()
 
 
+@pytest.mark.acceptance("S6")
 def test_a_header_without_an_end_is_refused(live: Live) -> None:
     with live.connect() as connection:
         connection.sendall(HEAD + b"X: ")
@@ -79,6 +81,7 @@ def test_a_header_without_an_end_is_refused(live: Live) -> None:
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.acceptance("S7")
 @pytest.mark.parametrize(
     "data", [b"", b"GET /hea", HEAD + b"X: y\r\n", b"\r\n\r\n", HEAD + b"Content-Length: 10\r\n\r\n{"], ids=repr
 )
@@ -155,12 +158,14 @@ def test_pipelined_requests_are_answered_in_order(live: Live) -> None:
     assert answers.index(b'"choices"') < answers.index(b'"healthy"')
 
 
+@pytest.mark.acceptance("S6", "X3")
 def test_a_large_body_is_413_before_it_is_sent(live: Live) -> None:
     answer = exchange(live, HEAD + b"Connection: close\r\nContent-Length: 999999999999\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"PAYLOAD_TOO_LARGE" in answer
 
 
+@pytest.mark.acceptance("S6", "X3")
 def test_a_large_chunked_body_is_413_while_it_comes(serve: Callable[..., Live], engine: FakeEngine) -> None:
     live = serve(engine, server__max_body_bytes=1024)
     chunks = b"400\r\n" + b" " * 1024 + b"\r\n"

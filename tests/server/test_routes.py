@@ -44,12 +44,14 @@ def matrix() -> dict[tuple[str, str], tuple[str, list[str]]]:
     return {(method, path): (permission, roles) for method, path, permission, *roles in lines}
 
 
+@pytest.mark.acceptance("S8")
 def test_matrix_lists_every_route() -> None:
     listed = {route: permission for route, (permission, _) in matrix().items()}
     http = {(route.method, route.path): route.permission for route in route_table()}
     assert listed == http | {("WS", socket.path): socket.permission for socket in socket_table()}
 
 
+@pytest.mark.acceptance("V1")
 def test_every_native_route_has_a_versioned_twin() -> None:
     paths = {route.path for route in (*route_table(), *socket_table())}
     assert {f"/v1{path}" for path in paths if not path.startswith("/v1/")} <= paths
@@ -59,6 +61,7 @@ def test_every_route_is_described() -> None:
     assert {route.path.replace(":path", "").removeprefix("/v1") for route in route_table()} == set(_BODIES)
 
 
+@pytest.mark.acceptance("A5", "A7", "S8")
 @pytest.mark.parametrize("route", GUARDED, ids=name_of)
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic dGVzdA=="}])
 def test_guarded_routes_need_a_key(
@@ -70,6 +73,7 @@ def test_guarded_routes_need_a_key(
     assert response.headers["www-authenticate"] == "Bearer"
 
 
+@pytest.mark.acceptance("A7")
 @pytest.mark.parametrize("route", PUBLIC, ids=name_of)
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}])
 def test_public_routes_ignore_keys(
@@ -94,7 +98,7 @@ def keys() -> dict[str, str]:
     return shared_database().write_now(create)
 
 
-@pytest.mark.acceptance("A6", "A7")
+@pytest.mark.acceptance("A1", "A6", "A7", "S8")
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("route", GUARDED, ids=name_of)
 def test_each_role_may_what_the_matrix_says(
@@ -162,6 +166,7 @@ def test_a_key_without_the_permission_opens_no_socket(sockets_of: Live, path: st
     assert answer == ("error", "AUTHORIZATION_FAILED")
 
 
+@pytest.mark.acceptance("G4", "X3")
 @pytest.mark.parametrize("route", route_table(), ids=name_of)
 def test_other_methods_are_405(client: httpx.Client, route: RouteSpec) -> None:
     response = client.request("PATCH", path_of(route))
@@ -170,6 +175,7 @@ def test_other_methods_are_405(client: httpx.Client, route: RouteSpec) -> None:
     assert route.method in response.headers["allow"].split(", ")
 
 
+@pytest.mark.acceptance("A7")
 def test_metrics_can_be_public(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
     services = make_services(engine, server__metrics_public=True)
     client = connect(services, {})
@@ -177,6 +183,7 @@ def test_metrics_can_be_public(connect: Callable[..., httpx.Client], engine: Fak
     assert [client.get(path).status_code for path in ("/metrics/json", "/metrics/snapshot", "/v1/status")] == [401] * 3
 
 
+@pytest.mark.acceptance("S8")
 def test_authorisation_looks_at_the_path_alone(connect: Callable[..., httpx.Client], services: Services) -> None:
     headers = {"Host": "localhost", "X-Original-URL": "/health", "X-Forwarded-Path": "/health"}
     assert connect(services, headers).get("/models?/health").status_code == 401

@@ -91,6 +91,7 @@ def test_a_signal_ends_an_idle_server_with_status_0(start: Callable[[float], Chi
     assert "Traceback" not in log
 
 
+@pytest.mark.acceptance("X4")
 def test_running_streams_go_on_and_new_ones_are_refused(start: Callable[[float], Child]) -> None:
     child = start(30)
     with child.stream():
@@ -137,6 +138,7 @@ def test_an_idle_websocket_does_not_hold_up_the_end(start: Callable[[float], Chi
     assert "Traceback" not in log
 
 
+@pytest.mark.acceptance("X4")
 def test_running_requests_of_a_websocket_go_on_and_new_ones_are_refused(start: Callable[[float], Child]) -> None:
     child = start(30)
     with child.websocket("a", "b") as connection:
@@ -171,6 +173,7 @@ def test_requests_of_a_websocket_that_outlast_the_drain_time(start: Callable[[fl
     assert "Traceback" not in log
 
 
+@pytest.mark.acceptance("A7", "S8")
 def test_no_authentication_on_loopback_only() -> None:
     safe = settings(auth__enabled=False)
     unsafe = msgspec.structs.replace(safe, server=msgspec.structs.replace(safe.server, host="192.0.2.1"))

@@ -108,6 +108,7 @@ async def test_the_default_of_tokens_and_of_requests_at_once() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L1")
 async def test_each_subject_has_its_own() -> None:
     limits = limiter(requests_per_minute=1)
     await request(limits, "key:a")
@@ -129,6 +130,7 @@ async def test_a_window_ends_by_the_monotonic_clock(clock: Any, monkeypatch: pyt
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L1", "L4")
 async def test_the_hour_counts_too_and_a_refusal_costs_nothing(clock: Any) -> None:
     limits = limiter(requests_per_minute=10, requests_per_hour=3)
     for _ in range(3):
@@ -159,6 +161,7 @@ async def test_fifty_at_once_admit_no_more_than_the_limit() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L1")
 async def test_a_key_may_have_limits_of_its_own() -> None:
     limits = limiter(requests_per_minute=1)
     own = Limits(requests_per_minute=2, tokens_per_minute=0)
@@ -193,6 +196,7 @@ async def test_tokens_are_settled_to_what_was_used() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L4")
 async def test_a_request_refused_for_tokens_does_not_count() -> None:
     limits = limiter(tokens_per_minute=1, requests_per_minute=5)
     async with limits.admit("key:a") as admission:
@@ -216,6 +220,7 @@ async def test_as_many_as_may_run_at_once_find_tokens_set_aside() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L4")
 async def test_what_outlives_its_minute_is_charged_to_the_next(clock: Any) -> None:
     limits = limiter(tokens_per_minute=100, concurrent_requests=1)
     async with limits.admit("key:a") as admission:
@@ -231,6 +236,7 @@ async def test_what_outlives_its_minute_is_charged_to_the_next(clock: Any) -> No
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L1")
 async def test_switched_off() -> None:
     limits = limiter(enabled=False, requests_per_minute=1)
     for _ in range(5):
