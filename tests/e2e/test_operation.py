@@ -168,17 +168,25 @@ def test_what_takes_too_long_and_what_is_too_much(tmp_path: Path, smollm2: Path)
         assert server.stop() == 0
 
 
-@pytest.mark.acceptance("X4")
-def test_a_model_that_does_not_fit_is_refused(tmp_path: Path, smollm2: Path) -> None:
+@pytest.mark.acceptance("B2", "X4")
+def test_what_a_model_cannot_and_what_does_not_fit(tmp_path: Path, smollm2: Path, embed_model: Path) -> None:
+    """There is memory for the small model, which only embeds, and not for the other."""
     (tmp_path / "inferno").mkdir()
-    (tmp_path / "inferno" / "config.toml").write_text("[models]\nmemory_budget_bytes = '50MiB'\n")
-    server = Server(tmp_path, "--alias", f"m={smollm2}")
+    (tmp_path / "inferno" / "config.toml").write_text("[models]\nmemory_budget_bytes = '90MiB'\n")
+    server = Server(tmp_path, "--alias", f"m={smollm2}", "--alias", f"vectors={embed_model}")
+    client = server.client
     try:
-        refused = server.client.post("/inference", json={**LONG, "max_tokens": 2})
+        (vector,) = client.post("/embeddings", json={"model": "vectors", "input": "x"}).json()["data"]
+        assert len(vector["embedding"]) == 384
+        models = {model["id"]: model for model in client.get("/models").json()["models"]}
+        assert models["vectors"]["capabilities"] == ["embeddings"]
+        cannot = client.post("/inference", json={**LONG, "model": "vectors"})
+        assert (cannot.status_code, cannot.json()["error"]["details"]["field"]) == (400, "model")
+        refused = client.post("/inference", json={**LONG, "max_tokens": 2})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
-        assert refused.json()["error"]["details"]["needed_bytes"] > 50 << 20
+        assert refused.json()["error"]["details"]["needed_bytes"] > 90 << 20
         assert int(refused.headers["retry-after"]) >= 1
-        assert server.worker_pids() == []
+        assert len(server.worker_pids()) == 1
     finally:
         assert server.stop() == 0
 

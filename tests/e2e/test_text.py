@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -203,19 +202,6 @@ def test_an_input_beyond_the_context_is_refused(client: httpx.Client) -> None:
     assert response.status_code == 400
     error = response.json()["error"]
     assert (error["code"], error["details"]["field"]) == ("CONTEXT_LENGTH_EXCEEDED", "input[1]")
-
-
-@pytest.mark.acceptance("B2", "I5")
-def test_a_model_that_cannot_is_not_asked(server: Server, tmp_path: Path, embed_model: Path) -> None:
-    other = Server(tmp_path, "--alias", f"vectors={embed_model}")
-    try:
-        assert other.client.get("/models").json()["models"][0]["capabilities"] == ["embeddings"]
-        response = other.client.post("/inference", json={"model": "vectors", "prompt": "x"})
-        assert (response.status_code, response.json()["error"]["details"]["field"]) == (400, "model")
-        (vector,) = other.client.post("/embeddings", json={"model": "vectors", "input": "x"}).json()["data"]
-        assert len(vector["embedding"]) == 384
-    finally:
-        assert other.stop() == 0
 
 
 def test_control_tokens_in_a_message_stay_text(sdk: openai.OpenAI) -> None:
