@@ -16,6 +16,7 @@
 #endif
 
 #include "error.h"
+#include "kernels/weights_buffer.h"
 
 namespace inferno {
 
@@ -85,6 +86,7 @@ void start_llama() {
     static std::once_flag once;
     std::call_once(once, [] {
         llama_log_set(log_line, nullptr);
+        kernels::register_weights_buffer_type();
         llama_backend_init();
     });
 }

@@ -21,6 +21,8 @@ LAYERS = (
     {"batch"},
     {"event", "params", "error"},
 )
+#: Matrix products, a part of llama.cpp as it were: they know ggml and nothing of ours.
+KERNELS = "kernels"
 #: model.h is an interface without llama.cpp in it, which the rooms below the model talk to.
 INTERFACES = {"model", "sampler"}
 MAY_KNOW_LLAMA = {"model", "model_info", "memory_estimate", "llama_loading", "vocabulary", "chat", "grammar"}
@@ -40,7 +42,19 @@ def problems() -> list[str]:
                 found.append(f"{path.name}: includes {included}, which is above it")
             if stem not in rank and LLAMA.search(included) and path.stem not in MAY_KNOW_LLAMA:
                 found.append(f"{path.name}: must not know {included}")
+    own = {path.stem for path in (CSRC / KERNELS).glob("*.[hc]*")}
+    for path in sorted((CSRC / KERNELS).glob("*.[hc]*")):
+        for included in INCLUDE.findall(path.read_text()):
+            if Path(included).stem in rank or (included.endswith(".h") and not _outside(included, own)):
+                found.append(f"{KERNELS}/{path.name}: must not know {included}")
     return found
+
+
+def _outside(included: str, own: set[str]) -> bool:
+    """ggml's headers, the processor's and the system's, and the kernels' own."""
+    return (
+        Path(included).stem in own or included.startswith(("ggml", "sys/")) or included in ("traits.h", "immintrin.h")
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,85 @@
+// AVX-512 with VNNI: Cascade Lake, Ice Lake, Zen 4 and later. Compiled for them; called only where they are.
+#include <immintrin.h>
+
+#include "matmul_kinds.h"
+#include "matmul_tile.h"
+
+namespace inferno::kernels {
+
+namespace {
+
+struct Avx512 {
+    static constexpr int kLanes = 16;
+    using Int                   = __m512i;
+    using Float                 = __m512;
+
+    static Int load(const uint8_t * p) { return _mm512_loadu_si512(p); }
+    static Int zero_int() { return _mm512_setzero_si512(); }
+    static Int broadcast(const uint8_t * p) {
+        int32_t word;
+        std::memcpy(&word, p, sizeof word);
+        return _mm512_set1_epi32(word);
+    }
+    static Int dot(Int sum, Int u, Int s) { return _mm512_dpbusd_epi32(sum, u, s); }
+    template <int n>
+    static Int shift(Int x) {
+        return n > 0 ? _mm512_slli_epi16(x, n) : n < 0 ? _mm512_srli_epi16(x, -n) : x;
+    }
+    static Int bits(Int x, int mask) { return _mm512_and_si512(x, _mm512_set1_epi8(static_cast<int8_t>(mask))); }
+    static Int either(Int x, Int y) { return _mm512_or_si512(x, y); }
+
+    static Float zero() { return _mm512_setzero_ps(); }
+    static Float halves(const uint8_t * p) {
+        return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+    }
+    static Float bytes(const uint8_t * p) {
+        return to_float(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))));
+    }
+    static Float signed_bytes(const uint8_t * p) {
+        return to_float(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))));
+    }
+    static Float set(float x) { return _mm512_set1_ps(x); }
+    static Float to_float(Int x) { return _mm512_cvtepi32_ps(x); }
+    static Float broadcast_float(const uint8_t * p) {
+        float value;
+        std::memcpy(&value, p, sizeof value);
+        return _mm512_set1_ps(value);
+    }
+    static Float multiply(Float a, Float b) { return _mm512_mul_ps(a, b); }
+    static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
+    static void  store(float * p, Float x, int n) {
+        _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), x);
+    }
+
+    static float through_half(float x) {
+        return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT)));
+    }
+
+    static float largest(const float * x, int64_t n) {
+        Float top = zero();
+        for (int64_t i = 0; i < n; i += 16) {
+            top = _mm512_max_ps(top, _mm512_abs_ps(_mm512_loadu_ps(x + i)));
+        }
+        return _mm512_reduce_max_ps(top);
+    }
+    template <int64_t n>
+    static int32_t quantize(const float * x, float scale, uint8_t * quants) {
+        Int sum = zero_int();
+        for (int64_t i = 0; i < n; i += 16) {
+            const Int whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), set(scale)));
+            _mm_storeu_si128(reinterpret_cast<__m128i *>(quants + i), _mm512_cvtsepi32_epi8(whole));
+            sum = _mm512_add_epi32(sum, whole);
+        }
+        return _mm512_reduce_add_epi32(sum);
+    }
+};
+
+bool supports(const Format &) {
+    return true;
+}
+
+}  // namespace
+
+const Kernels kAvx512Kernels{"avx512_vnni", quantize<Avx512>, multiply<Avx512>, supports};
+
+}  // namespace inferno::kernels

@@ -1,0 +1,248 @@
+#include "weights_buffer.h"
+
+#include <algorithm>
+#include <string>
+
+
+#include <ggml-backend-impl.h>
+#include <ggml-cpu-impl.h>
+#include <ggml-cpu.h>
+#include <traits.h>
+
+#include "attention_op.h"
+#include "matmul.h"
+
+namespace inferno::kernels {
+
+namespace {
+
+// Activation rows that are quantized by every thread for itself: dearer than meeting at a barrier for more.
+constexpr int64_t kPrivateRows = 4;
+// Quantized activations of one pass over the weights; they stay in a core's second-level cache.
+constexpr size_t kPassBytes = 384 * 1024;
+
+const Packing * packing_of(const ggml_tensor * weights) {
+    const Packing * packing = packing_of_type(weights->type);
+    const bool      usable  = packing != nullptr && weights->ne[2] == 1 && weights->ne[3] == 1 &&
+                        weights->ne[0] % packing->format.activation_block() == 0 && best_kernels() != nullptr &&
+                        best_kernels()->supports(packing->format);
+    return usable ? packing : nullptr;
+}
+
+// Activation rows, split evenly into as few tiles as hold them.
+struct Tiling {
+    explicit Tiling(int64_t n_rows) : rows(n_rows), tiles((n_rows + kMaxTileRows - 1) / kMaxTileRows) {}
+
+    int64_t first_row(int64_t tile) const { return tile * (rows / tiles) + std::min(tile, rows % tiles); }
+    int     n_rows(int64_t tile) const { return static_cast<int>(first_row(tile + 1) - first_row(tile)); }
+
+    int64_t rows;
+    int64_t tiles;
+};
+
+// One MUL_MAT: output = weights x activations, all threads together.
+class Product {
+public:
+    Product(const ggml_compute_params * params, ggml_tensor * op)
+        : params_(params), weights_(op->src[0]), activations_(op->src[1]), output_(op), packing_(*packing_of(weights_)),
+          tiling_(ggml_nrows(activations_)) {}
+
+    static size_t work_bytes(int n_threads, const ggml_tensor * op) {
+        const int64_t rows = ggml_nrows(op->src[1]);
+        return tile_bytes(packing_of(op->src[0])->format, rows, op->src[0]->ne[0]) * (rows <= kPrivateRows ? static_cast<size_t>(n_threads) : 1);
+    }
+
+    void compute() {
+        const bool alone = tiling_.rows <= kPrivateRows;
+        uint8_t *  tiles = static_cast<uint8_t *>(params_->wdata);
+        if (alone) {
+            tiles += static_cast<size_t>(params_->ith) * tile_bytes(packing_.format, tiling_.rows, columns());
+            quantize(tiles, 0, tiling_.tiles);
+            return multiply(tiles, share(n_panels(), params_->ith), share(n_panels(), params_->ith + 1));
+        }
+        if (params_->ith == 0) {
+            ggml_threadpool_chunk_set(params_->threadpool, 0);
+        }
+        quantize(tiles, share(tiling_.tiles, params_->ith), share(tiling_.tiles, params_->ith + 1));
+        ggml_barrier(params_->threadpool);
+        const int64_t chunk = panels_at_once();
+        for (;;) {
+            const int64_t first = ggml_threadpool_chunk_add(params_->threadpool, 1) * chunk;
+            if (first >= n_panels()) {
+                break;
+            }
+            multiply(tiles, first, std::min(first + chunk, n_panels()));
+        }
+    }
+
+private:
+    int64_t columns() const { return weights_->ne[0]; }
+    int64_t n_panels() const { return (weights_->ne[1] + kPanelRows - 1) / kPanelRows; }
+    int64_t share(int64_t n, int64_t thread) const { return n * thread / params_->nth; }
+
+    // Chunks small enough that threads end together though another program takes time from one of them.
+    int64_t panels_at_once() const { return std::max<int64_t>(1, n_panels() / (8 * params_->nth)); }
+
+    uint8_t * tile_at(uint8_t * tiles, int64_t tile) const {
+        return tiles + tile_bytes(packing_.format, tiling_.first_row(tile), columns());
+    }
+
+    static char * row_of(const ggml_tensor * tensor, int64_t row) {
+        const int64_t i1 = row % tensor->ne[1], i2 = row / tensor->ne[1] % tensor->ne[2],
+                      i3 = row / (tensor->ne[1] * tensor->ne[2]);
+        return static_cast<char *>(tensor->data) + i1 * static_cast<int64_t>(tensor->nb[1]) +
+               i2 * static_cast<int64_t>(tensor->nb[2]) + i3 * static_cast<int64_t>(tensor->nb[3]);
+    }
+
+    void quantize(uint8_t * tiles, int64_t begin, int64_t end) const {
+        for (int64_t tile = begin; tile < end; ++tile) {
+            const float * rows[kMaxTileRows];
+            const int     n_rows = tiling_.n_rows(tile);
+            for (int r = 0; r < n_rows; ++r) {
+                rows[r] = reinterpret_cast<const float *>(row_of(activations_, tiling_.first_row(tile) + r));
+            }
+            best_kernels()->quantize(packing_.format, rows, n_rows, columns(), tile_at(tiles, tile));
+        }
+    }
+
+    // Panels [begin, end) with all tiles, as many tiles at a time as the cache holds.
+    void multiply(uint8_t * tiles, int64_t begin, int64_t end) const {
+        const size_t  bytes   = tile_bytes(packing_.format, kMaxTileRows, columns());
+        const int64_t at_once = std::max<int64_t>(1, static_cast<int64_t>(kPassBytes / bytes));
+        for (int64_t first = 0; first < tiling_.tiles; first += at_once) {
+            const int64_t last = std::min(first + at_once, tiling_.tiles);
+            for (int64_t panel = begin; panel < end; ++panel) {
+                for (int64_t tile = first; tile < last; ++tile) {
+                    multiply_one(panel, tile_at(tiles, tile), tile, tile == first);
+                }
+            }
+        }
+    }
+
+    void multiply_one(int64_t panel, const uint8_t * tile_data, int64_t tile, bool prefetch) const {
+        const auto *    data  = static_cast<const uint8_t *>(weights_->data);
+        const uint8_t * rows  = data + static_cast<size_t>(panel) * packing_.format.panel_bytes(columns());
+        const int64_t   first = panel * kPanelRows;
+        // ggml has made the output: contiguous.
+        const int64_t stride = weights_->ne[1];
+        float *       output = static_cast<float *>(output_->data) + tiling_.first_row(tile) * stride + first;
+        best_kernels()->multiply(packing_.format, rows, tile_data, tiling_.n_rows(tile), columns(), output, stride,
+                                 static_cast<int>(std::min(kPanelRows, weights_->ne[1] - first)), prefetch);
+    }
+
+    const ggml_compute_params * params_;
+    const ggml_tensor *         weights_;
+    const ggml_tensor *         activations_;
+    ggml_tensor *               output_;
+    const Packing &             packing_;
+    const Tiling                tiling_;
+};
+
+class Products : public ggml::cpu::tensor_traits {
+    bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
+        size = Product::work_bytes(n_threads, op);
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        Product(params, op).compute();
+        return true;
+    }
+};
+
+class Attention : public ggml::cpu::tensor_traits {
+    bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
+        size = attention_work_bytes(n_threads, op);
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        compute_attention(params, op);
+        return true;
+    }
+};
+
+class BufferType : public ggml::cpu::extra_buffer_type {
+    bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
+        return op->op == GGML_OP_MUL_MAT && holds(op->src[0]) && packing_of(op->src[0]) != nullptr &&
+               op->src[1]->type == GGML_TYPE_F32 && op->src[1]->nb[0] == sizeof(float) &&
+               (op->src[1]->buffer == nullptr || ggml_backend_buft_is_host(op->src[1]->buffer->buft)) &&
+               ggml_is_contiguous(op);
+    }
+
+    // ggml asks this for every operation, so that attention, which has no weights, can be taken here too.
+    ggml::cpu::tensor_traits * get_tensor_traits(const ggml_tensor * op) override {
+        if (op->op == GGML_OP_MUL_MAT && holds(op->src[0])) {
+            return &products_;
+        }
+        return takes_attention(op) ? &attention_ : nullptr;
+    }
+
+    static bool holds(const ggml_tensor * tensor) {
+        return tensor->buffer != nullptr && tensor->buffer->buft == weights_buffer_type();
+    }
+
+    Products  products_;
+    Attention attention_;
+};
+
+ggml_status init_tensor(ggml_backend_buffer_t, ggml_tensor *) {
+    return GGML_STATUS_SUCCESS;
+}
+
+void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
+    GGML_ASSERT(offset == 0 && size == ggml_nbytes(tensor));
+    packing_of(tensor)->pack(data, tensor->ne[1], tensor->ne[0], static_cast<uint8_t *>(tensor->data));
+}
+
+ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
+    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
+    if (buffer == nullptr) {
+        return nullptr;
+    }
+    buffer->buft              = type;
+    buffer->iface.init_tensor = init_tensor;
+    buffer->iface.set_tensor  = set_tensor;
+    buffer->iface.get_tensor  = nullptr;
+    buffer->iface.cpy_tensor  = nullptr;
+    return buffer;
+}
+
+size_t allocated_bytes(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
+    const Packing * packing = packing_of(tensor);
+    return packing != nullptr ? packing->format.bytes(tensor->ne[1], tensor->ne[0]) : ggml_nbytes(tensor);
+}
+
+const char * name(ggml_backend_buffer_type_t) {
+    return "CPU_INFERNO";
+}
+
+size_t alignment(ggml_backend_buffer_type_t) {
+    return 64;
+}
+
+}  // namespace
+
+ggml_backend_buffer_type_t weights_buffer_type() {
+    static BufferType               operations;
+    static ggml_backend_buffer_type type = {
+        {name, allocate, alignment, /*get_max_size=*/nullptr, allocated_bytes, /*is_host=*/nullptr},
+        ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0),
+        &operations,
+    };
+    return best_kernels() != nullptr ? &type : nullptr;
+}
+
+void register_weights_buffer_type() {
+    if (weights_buffer_type() == nullptr) {
+        return;
+    }
+    auto & types = ggml_backend_cpu_get_extra_buffer_types();
+    const auto is_amx = [](ggml_backend_buffer_type_t type) {
+        return std::string(ggml_backend_buft_name(type)) == "AMX";
+    };
+    // Behind AMX, whose matrix unit outdoes us; before all else.
+    types.insert(std::find_if_not(types.begin(), types.end(), is_amx), weights_buffer_type());
+}
+
+}  // namespace inferno::kernels

@@ -1,0 +1,15 @@
+// A buffer type of ggml's CPU backend that keeps weight matrices packed for our kernels and multiplies with them.
+#pragma once
+
+#include <ggml-backend.h>
+
+namespace inferno::kernels {
+
+// Null where this processor has none of our kernels.
+ggml_backend_buffer_type_t weights_buffer_type();
+
+// Offers the buffer type to llama.cpp's loader, which asks for each weight whether it can be used. To be called once,
+// before the first model is loaded.
+void register_weights_buffer_type();
+
+}  // namespace inferno::kernels
