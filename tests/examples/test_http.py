@@ -47,7 +47,7 @@ def says_something(finished: Finished) -> bool:
 
 
 def run_until(holds: Callable[[Finished], bool], *command: str | Path) -> Finished:
-    """Run a program that shows a sampled text. The model ends a text at once now and then, which shows nothing: again."""
+    """Run a program that shows a sampled text; again when the model ended it at once, which shows nothing."""
     for _ in range(10):
         finished = run(*command)
         if holds(finished):
