@@ -12,12 +12,13 @@ import pytest
 
 @pytest.fixture
 def inferno(tmp_path: Path):  # type: ignore[no-untyped-def]
-    """Runs a command with a home of its own."""
+    """Runs a command with a home of its own, on a terminal of so many columns."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("INFERNO_")}
     environ |= {"INFERNO_DATA_DIR": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
 
-    def run(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, stdin: str | None = None, columns: int = 80) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "inferno.cli.main", *arguments]
-        return subprocess.run(command, env=environ, input=stdin or "", capture_output=True, text=True, timeout=120)
+        env = environ | {"COLUMNS": str(columns)}
+        return subprocess.run(command, env=env, input=stdin or "", capture_output=True, text=True, timeout=120)
 
     return run

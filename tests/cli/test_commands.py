@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 
 def test_version(inferno) -> None:  # type: ignore[no-untyped-def]
     assert inferno("--version").stdout.startswith("inferno, version 0.1.0")
@@ -79,6 +81,7 @@ def test_config_problems_are_all_told(inferno, tmp_path: Path) -> None:  # type:
     assert "server.hots" in result.stderr
 
 
+@pytest.mark.acceptance("A7")
 def test_serve_refuses_to_be_open_to_all(inferno) -> None:  # type: ignore[no-untyped-def]
     result = inferno("serve", "--host", "0.0.0.0", "--no-auth")
     assert result.returncode == 1

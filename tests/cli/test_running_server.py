@@ -38,8 +38,7 @@ def test_a_webhook_from_its_making_to_its_end(inferno: Run, server: Live) -> Non
     assert made.stdout.startswith("whsec_")
     (webhook,) = parsed(inferno("webhooks", "list", "--json", *where))
     assert (webhook["webhook_url"], webhook["events"]) == (url, ["batch.complete"])
-    table = inferno("webhooks", "list", *where).stdout  # long cells are folded
-    assert webhook["id"] in "".join(line.split(" ")[0] for line in table.splitlines())
+    assert webhook["id"] in inferno("webhooks", "list", *where).stdout
     queued = parsed(inferno("webhooks", "test", webhook["id"], "--json", *where))
     (delivery,) = parsed(inferno("webhooks", "deliveries", webhook["id"], "--json", *where))
     assert delivery["id"] == queued["delivery"]

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from inferno.cli.security import security
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -52,11 +54,46 @@ def test_a_key_from_its_making_to_its_end(inferno: Run) -> None:
     ended = inferno("security", "api-key", "test", made["key"])
     assert ended.returncode == 1
     assert made["key"] not in ended.stderr
-    listing = inferno("security", "api-key", "list").stdout
-    for word in ("ID", "NAME", "USER", "CREATED", "LAST USED", "EXPIRES", made["id"], "revoked"):
-        assert word in listing
 
 
+@pytest.mark.acceptance("A3", "S2")
+def test_the_list_says_of_each_key_what_there_is_to_know(inferno: Run, tmp_path: Path) -> None:
+    create = ("security", "api-key", "create", "--json", "--user", "ada", "--name", "a long name " * 5)
+    key_id = parsed(inferno(*create, "--expires-in", "7"))["id"]
+    with sqlite3.connect(tmp_path / "data" / "inferno.db") as raw:
+        raw.execute("UPDATE api_keys SET created = 0, last_used = 86400, expires = 4102444800")
+    raw.close()
+    narrow = inferno("security", "api-key", "list").stdout
+    assert key_id in narrow.splitlines()[1].split()  # whole: it is what the other commands take
+    wide = inferno("security", "api-key", "list", columns=200).stdout
+    head, row = (re.split("  +", line.strip()) for line in wide.splitlines())
+    assert head == ["ID", "NAME", "USER", "CREATED", "LAST USED", "EXPIRES"]
+    times = ["1970-01-01 00:00:00", "1970-01-02 00:00:00", "2100-01-01 00:00:00"]
+    assert row == [key_id, "a long name " * 4 + "a long name", "ada", *times]
+    assert inferno("security", "api-key", "revoke", key_id).returncode == 0
+    assert inferno("security", "api-key", "list").stdout.splitlines()[1].split()[-1] == "revoked"
+
+
+@pytest.mark.parametrize(
+    ("group", "verbs"),
+    [
+        ((), {"user", "api-key", "token", "audit"}),
+        (("user",), {"create", "list", "modify", "delete"}),
+        (("api-key",), {"create", "generate", "list", "revoke", "rotate", "test"}),
+        (("token",), {"create", "revoke-all"}),
+        (("audit",), {"verify"}),
+    ],
+)
+def test_the_verbs(group: tuple[str, ...], verbs: set[str]) -> None:
+    command: click.Command = security
+    for name in group:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    assert isinstance(command, click.Group)
+    assert command.commands.keys() == verbs
+
+
+@pytest.mark.acceptance("A4")
 def test_users(inferno: Run) -> None:
     result = inferno("security", "user", "create", "user", "--password", "pass", "--role", "user")
     assert result.returncode == 0
@@ -69,6 +106,7 @@ def test_users(inferno: Run) -> None:
     assert inferno("security", "user", "create", "x", "--role", "root").returncode == 2
 
 
+@pytest.mark.acceptance("A2")
 def test_a_token(inferno: Run) -> None:
     inferno("security", "user", "create", "ada")
     token = inferno("security", "token", "create", "--user", "ada").stdout.strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,9 +19,12 @@ MODEL = "llama-2-7b"  # the API document's sample id, as an alias
 
 
 class Server:
-    """A child process running `inferno serve`."""
+    """A child process running `inferno serve`. With a certificate, `trust` is what its client believes."""
 
-    def __init__(self, data_dir: Path, *arguments: str, key: str | None = KEY) -> None:
+    def __init__(
+        self, data_dir: Path, *arguments: str, key: str | None = KEY, trust: ssl.SSLContext | bool = True
+    ) -> None:
+        self.data_dir = data_dir
         command = [
             sys.executable,
             "-m",
@@ -45,14 +49,26 @@ class Server:
         assert self.process.stdout is not None
         self.ready_line = self.process.stdout.readline()
         self.curl_line = self.process.stdout.readline()
-        match = re.search(r"http://[\w.]+:\d+", self.ready_line)
+        match = re.search(r"https?://[\w.]+:\d+", self.ready_line)
         if match is None:
             self.process.kill()
             self.process.communicate()
             raise AssertionError(log.read_text())
         self.url = match[0]
         self.headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self.client = httpx.Client(base_url=self.url, headers=self.headers, timeout=60)
+        self.client = httpx.Client(base_url=self.url, headers=self.headers, timeout=60, verify=trust)
+
+    @property
+    def log(self) -> str:
+        """All that it has written to stderr so far."""
+        return (self.data_dir / "server.log").read_text()
+
+    def command(self, *arguments: str) -> str:
+        """What `inferno`, run beside the server by the same user, prints."""
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("INFERNO_")}
+        environ |= {"INFERNO_DATA_DIR": str(self.data_dir), "XDG_CONFIG_HOME": str(self.data_dir)}
+        command = [sys.executable, "-m", "inferno.cli.main", *arguments]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
 
     def stop(self, sig: int = signal.SIGTERM) -> int:
         """Ends the server, unless it has ended, and returns its exit status."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 import requests
@@ -29,6 +31,7 @@ def sse(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
         return [json.loads(event.data) for event in sseclient.SSEClient(response).events()]
 
 
+@pytest.mark.acceptance("D7", "G3", "I3", "I4")
 def test_inference_knows_paris(client: httpx.Client) -> None:
     body = client.post("/inference", json=FRANCE).json()
     assert "Paris" in body["choices"][0]["text"]
@@ -38,6 +41,7 @@ def test_inference_knows_paris(client: httpx.Client) -> None:
     assert body["id"].startswith("inf_")
 
 
+@pytest.mark.acceptance("E2", "E3", "E5")
 def test_streamed_pieces_add_up(server: Server, client: httpx.Client) -> None:
     body = {**FRANCE, "max_tokens": 40, "temperature": 0.8, "seed": 11}
     frames = sse(server, body)
@@ -48,15 +52,45 @@ def test_streamed_pieces_add_up(server: Server, client: httpx.Client) -> None:
     assert "token" not in frames[-1]
 
 
-def test_stop_text_is_left_out(server: Server) -> None:
-    frames = sse(server, {**FRANCE, "stop": ["Paris"]})
-    assert frames[-1]["finish_reason"] == "stop"
-    assert "Par" not in "".join(frame.get("token", "") for frame in frames)
+@pytest.mark.acceptance("E5", "I2", "I4")
+def test_stop_text_is_left_out(server: Server, client: httpx.Client) -> None:
+    whole = client.post("/inference", json=FRANCE).json()["choices"][0]["text"]
+    for stop in (["Paris"], "Paris", ["never said", "Paris"]):
+        frames = sse(server, {**FRANCE, "stop": stop})
+        text = "".join(frame["token"] for frame in frames[:-1])
+        assert (text, frames[-1]["finish_reason"]) == (whole.partition("Paris")[0], "stop")
+        choice = client.post("/inference", json={**FRANCE, "stop": stop}).json()["choices"][0]
+        assert (choice["text"], choice["finish_reason"]) == (text, "stop")
 
 
-def test_grammar_is_followed(client: httpx.Client) -> None:
+@pytest.mark.acceptance("I4")
+def test_grammar_is_followed_and_its_end_is_the_end_of_the_text(client: httpx.Client) -> None:
     body = {**FRANCE, "grammar": 'root ::= "yes" | "no"'}
-    assert client.post("/inference", json=body).json()["choices"][0]["text"] in ("yes", "no")
+    choice = client.post("/inference", json=body).json()["choices"][0]
+    assert choice["text"] in ("yes", "no")
+    assert choice["finish_reason"] == "stop"
+
+
+@pytest.mark.acceptance("E5")
+def test_characters_of_many_bytes_come_whole(server: Server) -> None:
+    """The model has no token for most of them: it says them byte by byte."""
+    text = "\u2603\U0001f525\u00e9\u6f22\u5b57\u0e44\u0e17\u0e22"
+    frames = sse(server, {**FRANCE, "max_tokens": 100, "grammar": f'root ::= "{text}"'})
+    assert "".join(frame["token"] for frame in frames[:-1]) == text
+    assert frames[-1]["finish_reason"] == "stop"
+    assert frames[-1]["usage"]["completion_tokens"] > len(text)
+
+
+@pytest.mark.acceptance("I2")
+def test_temperature_0_is_greedy(client: httpx.Client) -> None:
+    """Whatever the seed; with a temperature the seed decides."""
+
+    def text(temperature: float, seed: int) -> str:
+        body = {**FRANCE, "temperature": temperature, "seed": seed}
+        return str(client.post("/inference", json=body).json()["choices"][0]["text"])
+
+    assert text(0, 1)[:6] == text(0, 2)[:6] == " Paris"
+    assert text(2, 1) != text(2, 2)
 
 
 def test_concurrent_requests_equal_those_alone(client: httpx.Client) -> None:
@@ -85,6 +119,7 @@ def test_a_conversation_reuses_what_is_computed(sdk: openai.OpenAI) -> None:
     assert (second.usage.prompt_tokens_details.cached_tokens or 0) > first.usage.prompt_tokens // 2
 
 
+@pytest.mark.acceptance("G3", "O1", "O2")
 def test_chat_streams_what_it_answers(sdk: openai.OpenAI) -> None:
     question: Any = {
         "model": MODEL,
@@ -99,6 +134,7 @@ def test_chat_streams_what_it_answers(sdk: openai.OpenAI) -> None:
     assert chunks[-1].usage is not None
 
 
+@pytest.mark.acceptance("O3")
 def test_completions_give_choices_in_order(sdk: openai.OpenAI) -> None:
     prompts = ["The capital of France is", "The capital of Italy is"]
     result = sdk.completions.create(model=MODEL, prompt=prompts, n=2, max_tokens=4, temperature=0, echo=True)
@@ -129,12 +165,43 @@ def test_embeddings_of_a_text_model(sdk: openai.OpenAI) -> None:
     assert abs(sum(x * x for x in vectors[0].embedding) - 1) < 1e-4
 
 
+@pytest.mark.acceptance("I5")
 def test_a_prompt_beyond_the_context_is_refused(client: httpx.Client) -> None:
     response = client.post("/inference", json={**FRANCE, "prompt": "word " * 3000})
     assert response.status_code == 400
     error = response.json()["error"]
     assert error["code"] == "CONTEXT_LENGTH_EXCEEDED"
     assert error["details"]["context_size"] == 1024
+    assert error["details"]["prompt_tokens"] >= 3000
+
+
+@pytest.mark.acceptance("B1", "B2")
+def test_embeddings_are_the_models_own(client: httpx.Client) -> None:
+    def embed(value: Any, **more: Any) -> dict[str, Any]:
+        return dict(client.post("/embeddings", json={"model": MODEL, "input": value, **more}).json())
+
+    texts = ["Hello world", "How are you?"]
+    body = embed(texts, encoding_format="float")
+    assert [item["index"] for item in body["data"]] == [0, 1]
+    assert body["usage"]["prompt_tokens"] == body["usage"]["total_tokens"] > 4
+    vectors = [np.array(item["embedding"]) for item in body["data"]]
+    assert {len(vector) for vector in vectors} == {576}
+    assert [float(np.linalg.norm(vector)) for vector in vectors] == pytest.approx([1, 1])
+    assert abs(vectors[0] @ vectors[1]) < 0.999  # they are not the same one
+    swapped = embed(texts[::-1], encoding_format="base64")["data"]
+    raw = [np.frombuffer(base64.b64decode(item["embedding"]), "<f4") for item in swapped]
+    assert raw[1] == pytest.approx(vectors[0], abs=1e-3)
+    assert raw[0] == pytest.approx(vectors[1], abs=1e-3)
+    (one,) = embed(texts[0])["data"]
+    assert one["embedding"] == pytest.approx(list(vectors[0]), abs=1e-3)
+
+
+@pytest.mark.acceptance("B2")
+def test_an_input_beyond_the_context_is_refused(client: httpx.Client) -> None:
+    response = client.post("/embeddings", json={"model": MODEL, "input": ["fine", "word " * 3000]})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["code"], error["details"]["field"]) == ("CONTEXT_LENGTH_EXCEEDED", "input[1]")
 
 
 def test_control_tokens_in_a_message_stay_text(sdk: openai.OpenAI) -> None:

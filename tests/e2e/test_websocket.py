@@ -45,7 +45,7 @@ def metric(client: httpx.Client, name: str) -> float:
     return sum(sample.value for sample in family.samples)
 
 
-@pytest.mark.acceptance("W2", "W3", "W8")
+@pytest.mark.acceptance("G3", "W2", "W3", "W8")
 def test_two_requests_side_by_side(talk: ClientConnection, client: httpx.Client) -> None:
     send(talk, **LONG, id="long", stream=True)
     assert read(talk)["type"] == "token"
@@ -61,7 +61,7 @@ def test_two_requests_side_by_side(talk: ClientConnection, client: httpx.Client)
     assert client.post("/inference", json=FRANCE).json()["choices"][0]["text"][:6] == message["text"][:6]
 
 
-@pytest.mark.acceptance("W4")
+@pytest.mark.acceptance("I4", "W4")
 def test_cancelling(talk: ClientConnection) -> None:
     send(talk, **LONG, id="a", stream=True)
     text = read(talk)["token"]

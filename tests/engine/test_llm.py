@@ -35,6 +35,7 @@ def embedder(embed_model: Path) -> Iterator[LLM]:
 # ---- text -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.acceptance("I3")
 def test_the_capital_of_france(smol: LLM) -> None:
     result = smol.generate("The capital of France is", max_tokens=8, temperature=0)
     assert result.text.startswith(" Paris")
@@ -44,6 +45,7 @@ def test_the_capital_of_france(smol: LLM) -> None:
     assert result.choices[0].timings.decode_ms > 0
 
 
+@pytest.mark.acceptance("O2")
 def test_chat_uses_the_models_template(smol: LLM) -> None:
     messages = [{"role": "user", "content": "What is the capital of France?"}]
     result = smol.chat(messages, max_tokens=12, temperature=0)
@@ -52,6 +54,7 @@ def test_chat_uses_the_models_template(smol: LLM) -> None:
     assert "".join(smol.chat_stream(messages, max_tokens=12, temperature=0)) == result.text
 
 
+@pytest.mark.acceptance("E5")
 @pytest.mark.parametrize("sampling", [{"temperature": 0}, {"seed": 5}, {"seed": 5, "stop": ["e"]}])
 def test_pieces_add_up_to_the_text(llm: LLM, sampling: dict[str, object]) -> None:
     stream = llm.stream("Once upon a time", max_tokens=40, **sampling)
@@ -61,6 +64,7 @@ def test_pieces_add_up_to_the_text(llm: LLM, sampling: dict[str, object]) -> Non
     assert stream.result().choices[0].finish_reason == result.choices[0].finish_reason
 
 
+@pytest.mark.acceptance("I4")
 def test_stop_strings_are_not_part_of_the_text(smol: LLM) -> None:
     result = smol.generate("1, 2, 3, 4,", max_tokens=30, temperature=0, stop=[" 7"])
     assert result.choices[0].finish_reason == "stop"
@@ -69,6 +73,7 @@ def test_stop_strings_are_not_part_of_the_text(smol: LLM) -> None:
     assert " 6" in result.text
 
 
+@pytest.mark.acceptance("I2")
 def test_a_seed_fixes_each_choice(llm: LLM) -> None:
     first = llm.generate("abc", n=3, seed=11, max_tokens=12)
     assert [choice.index for choice in first.choices] == [0, 1, 2]
@@ -114,6 +119,7 @@ def test_logprobs(llm: LLM) -> None:
         assert item.token == item.top[0].token
 
 
+@pytest.mark.acceptance("I2", "I4")
 def test_a_prompt_may_fill_the_context_but_for_one_token(llm: LLM) -> None:
     token = llm.tokenize("a")[-1]
     result = llm.generate([token] * 255, max_tokens=10, ignore_eos=True)
@@ -206,6 +212,7 @@ def test_a_loop_and_threads_side_by_side(llm: LLM) -> None:
 # ---- vectors and tokens ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.acceptance("B1", "B2")
 def test_vectors_have_length_one_and_mean_something(embedder: LLM) -> None:
     texts = ["A cat sits on the mat.", "A kitten rests on the rug.", "The stock market fell today."]
     vectors = embedder.embed(texts)
@@ -236,6 +243,7 @@ def test_nothing_has_no_vector(embedder: LLM, texts: str | list[str], field: str
     assert caught.value.field == field
 
 
+@pytest.mark.acceptance("B2")
 def test_a_text_that_is_too_long_is_not_cut(embedder: LLM) -> None:
     with pytest.raises(errors.ContextLengthExceeded) as caught:
         embedder.embed(["fine", "word " * 5000])
@@ -257,6 +265,7 @@ def test_tokens_and_back(smol: LLM) -> None:
 # ---- mistakes -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.acceptance("I2")
 @pytest.mark.parametrize(
     ("sampling", "field"),
     [
@@ -317,6 +326,13 @@ def test_a_model_is_found_by_id(tiny_model: Path) -> None:
         assert llm.id == "tiny"
         assert repr(llm) == f"LLM('tiny', {llm.info.description!r}, context_size=64)"
         assert llm.stats().parallel == 1
+
+
+@pytest.mark.acceptance("M4")
+@pytest.mark.parametrize("given", [{}, {"context_size": 100_000}])
+def test_a_context_is_no_larger_than_what_the_model_was_trained_for(tiny_model: Path, given: dict[str, int]) -> None:
+    with LLM(tiny_model, parallel=1, **given) as llm:
+        assert llm.context_size == llm.info.context_train == 512
 
 
 def test_a_missing_model_says_how_to_get_one(tmp_path: Path) -> None:

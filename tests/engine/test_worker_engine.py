@@ -150,6 +150,7 @@ async def test_what_a_model_would_take(tiny_model: Path, tmp_path: Path) -> None
         await estimate_memory(tmp_path / "x.gguf", {})
 
 
+@pytest.mark.acceptance("I5", "M4")
 async def test_twenty_at_once_share_one_load(tiny_model: Path) -> None:
     settings: Any = SimpleNamespace(
         engine=_core.validate_engine_options(OPTIONS),

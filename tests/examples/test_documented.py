@@ -35,11 +35,13 @@ def text(name: str) -> str:
     return (EXAMPLES / name).read_bytes().decode()
 
 
+@pytest.mark.acceptance("D1", "D4")
 @pytest.mark.parametrize(("language", "file"), [("python", "python/simple_and_stream.py"), ("go", "go/inference.go")])
 def test_whole_files(blocks: dict[str, str], language: str, file: str) -> None:
     assert text(file) == blocks[language]
 
 
+@pytest.mark.acceptance("D2", "D5")
 @pytest.mark.parametrize(
     ("language", "file"),
     [("typescript", "typescript/inference.ts"), ("rust", "rust/src/main.rs")],
@@ -48,11 +50,13 @@ def test_files_that_only_add_a_call(blocks: dict[str, str], language: str, file:
     assert text(file).startswith(blocks[language] + "\n")
 
 
+@pytest.mark.acceptance("D2")
 def test_javascript_is_typescript_without_types(blocks: dict[str, str]) -> None:
     plain = re.sub(r": (string|Promise<string>)(?=[,) ])", "", blocks["typescript"])
     assert text("javascript/inference.js").startswith(plain + "\n")
 
 
+@pytest.mark.acceptance("D3")
 def test_curl_commands(blocks: dict[str, str]) -> None:
     commands = blocks["bash"].rstrip("\n").split("\n\n")
     assert len(commands) == len(CURL)
@@ -60,6 +64,7 @@ def test_curl_commands(blocks: dict[str, str]) -> None:
         assert text(f"curl/{name}.sh").endswith(f"\n\n{command}\n")
 
 
+@pytest.mark.acceptance("D3", "D6")
 @pytest.mark.parametrize(
     ("title", "file"), [("Generate API Key", "security/create_api_key.sh"), ("Login", "curl/login.sh")]
 )
@@ -69,6 +74,7 @@ def test_commands_of_other_sections(document: str, title: str, file: str) -> Non
     assert text(file).endswith(f"\n{command}")
 
 
+@pytest.mark.acceptance("D6")
 def test_websocket_snippets(document: str) -> None:
     (_, connection), (_, request) = code_blocks(document.partition("\n### Connection\n")[2])[:2]
     example = text("javascript/connection.js")

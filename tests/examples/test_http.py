@@ -47,7 +47,7 @@ def says_something(finished: Finished) -> bool:
 
 
 def run_until(holds: Callable[[Finished], bool], *command: str | Path) -> Finished:
-    """Run a program that shows a sampled text. The model ends a text at once now and then, which shows nothing: again."""
+    """Run a program that shows a sampled text; again when the model ended it at once, which shows nothing."""
     for _ in range(10):
         finished = run(*command)
         if holds(finished):
@@ -55,7 +55,7 @@ def run_until(holds: Callable[[Finished], bool], *command: str | Path) -> Finish
     pytest.fail(f"not {holds.__name__} in ten runs: {finished.text!r}")
 
 
-@pytest.mark.acceptance("E1", "E2", "E3")
+@pytest.mark.acceptance("D1", "E1", "E2", "E3")
 def test_python(server: Server) -> None:
     before = answered(server)
     run_until(in_pieces, sys.executable, EXAMPLES / "python" / "simple_and_stream.py")
@@ -72,7 +72,7 @@ def test_openai_package() -> None:
     assert json.loads(vectors) == [576, 576]
 
 
-@pytest.mark.acceptance("W1", "W2", "W3")
+@pytest.mark.acceptance("D2", "W1", "W2", "W3")
 @pytest.mark.parametrize("file", ["typescript/inference.ts", "javascript/inference.js"])
 def test_node(server: Server, node: Path, file: str) -> None:
     before = answered(server)
@@ -81,25 +81,25 @@ def test_node(server: Server, node: Path, file: str) -> None:
     assert answered(server) >= before + 2
 
 
-@pytest.mark.acceptance("W1", "W3")
+@pytest.mark.acceptance("D6", "W1", "W3")
 @pytest.mark.parametrize("server", ["YOUR_API_KEY"], indirect=True)
 def test_websocket_connection(node: Path) -> None:
     finished = run_until(in_pieces, node, EXAMPLES / "javascript" / "connection.js")
     assert finished.text.rstrip("\n").rsplit("\n", 1)[1] in ("stop", "length")
 
 
-@pytest.mark.acceptance("A7", "H1")
+@pytest.mark.acceptance("A7", "D3", "H1")
 def test_curl_health() -> None:
     assert json.loads(curl("health"))["status"] == "healthy"
 
 
-@pytest.mark.acceptance("M1")
+@pytest.mark.acceptance("D3", "M1")
 def test_curl_models() -> None:
     models = {model["id"]: model for model in json.loads(curl("models"))["models"]}
     assert models[MODEL]["loaded"] is True
 
 
-@pytest.mark.acceptance("I3")
+@pytest.mark.acceptance("D3", "I3")
 def test_curl_inference() -> None:
     answer = json.loads(curl("inference"))
     assert answer["model"] == MODEL
@@ -108,7 +108,7 @@ def test_curl_inference() -> None:
     assert 1 <= answer["usage"]["completion_tokens"] <= 50
 
 
-@pytest.mark.acceptance("E1", "E2")
+@pytest.mark.acceptance("D3", "E1", "E2")
 def test_curl_stream() -> None:
     frames = [json.loads(event.removeprefix("data: ")) for event in curl("stream").split("\n\n") if event]
     assert [frame["index"] for frame in frames[:-1]] == list(range(len(frames) - 1))
@@ -117,7 +117,7 @@ def test_curl_stream() -> None:
     assert frames[-1]["usage"]["completion_tokens"] >= 1
 
 
-@pytest.mark.acceptance("O1")
+@pytest.mark.acceptance("D3", "O1")
 def test_curl_chat() -> None:
     answer = json.loads(curl("chat"))
     assert answer["object"] == "chat.completion"
@@ -125,26 +125,28 @@ def test_curl_chat() -> None:
     assert answer["usage"]["completion_tokens"] >= 1
 
 
-@pytest.mark.acceptance("A2", "A4")
+@pytest.mark.acceptance("A2", "A4", "D3")
 def test_curl_login(data_dir: Path) -> None:
     create = ("security", "user", "create", "user", "--password", "pass", "--role", "user")
     run(INFERNO, *create, "--data-dir", data_dir)
     assert MODEL in documented_models(json.loads(curl("login"))["token"])
 
 
-@pytest.mark.acceptance("A1", "A3")
+@pytest.mark.acceptance("A1", "A3", "D6")
 def test_key_creation(data_dir: Path) -> None:
     paths = {"PATH": f"{INFERNO.parent}:{os.environ['PATH']}", "INFERNO_DATA_DIR": str(data_dir)}
     key = run("bash", EXAMPLES / "security" / "create_api_key.sh", env=os.environ | paths).text.strip()
     assert MODEL in documented_models(key)
 
 
+@pytest.mark.acceptance("D4")
 def test_go(tool: Callable[..., Path]) -> None:
     program = CACHE / "go-example"
     run(tool(go), "build", "-o", program, cwd=EXAMPLES / "go", env=environment())
     run_until(says_something, program)
 
 
+@pytest.mark.acceptance("D5")
 def test_rust(tool: Callable[..., Path]) -> None:
     """Built from a copy, for Cargo writes its lock file beside the manifest."""
     home = CACHE / "rust"

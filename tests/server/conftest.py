@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -50,8 +51,22 @@ def make_services(
     return build_services(settings(**{**defaults, **flags}), registry, pool, database or shared_database())
 
 
+#: What an error never says: where something is on this machine, and what the program was doing.
+LEAKS = re.compile(r"Traceback|File \"|\.py\b|\b0x[0-9a-f]{6,}|/(secret|tmp|home|root|usr|var)/")
+
+
+def check_refusal(response: httpx.Response) -> None:
+    """An error is in the envelope, whoever made it, and leaks nothing."""
+    body = response.json()
+    assert body.keys() == {"error", "request_id", "timestamp"}
+    assert body["error"].keys() >= {"code", "message", "details"}
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", body["timestamp"])
+    assert not LEAKS.search(response.text)
+
+
 class AppTransport(httpx.BaseTransport):
-    """Calls an application without a network, from synchronous code."""
+    """Calls an application without a network, from synchronous code. Every refusal is looked at."""
 
     def __init__(self, services: Services) -> None:
         self.runner = asyncio.Runner()
@@ -62,7 +77,10 @@ class AppTransport(httpx.BaseTransport):
             response = await self._transport.handle_async_request(request)
             return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
 
-        return self.runner.run(call())
+        response = self.runner.run(call())
+        if response.is_error and request.method != "HEAD":
+            check_refusal(response)
+        return response
 
     def close(self) -> None:
         self.runner.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
 
 import httpx
 import pytest
@@ -12,10 +14,11 @@ from inferno.identity import api_keys, audit, users
 from inferno.identity.passwords import hash_password
 from inferno.store.database import Database
 
-from tests.fakes import FakeEngine
-from tests.server.conftest import AUTH, PROMPT, make_services
+from tests.fakes import PATIENCE_S, FakeEngine
+from tests.server.conftest import AUTH, PROMPT, Live, make_services
 
 LOGIN = {"username": "user", "password": "pass"}
+TOKENS = ("token", "refresh_token")
 
 
 @pytest.fixture
@@ -61,6 +64,7 @@ def test_wrong_logins(anybody: httpx.Client, login: dict[str, str]) -> None:
     assert "pass" not in answer.text.lower().replace("password", "")
 
 
+@pytest.mark.acceptance("A4", "G4")
 @pytest.mark.parametrize(
     ("login", "field"),
     [
@@ -98,6 +102,7 @@ def test_a_key_cannot_be_logged_out(anybody: httpx.Client) -> None:
     assert answer.json()["error"]["details"]["field"] == "Authorization"
 
 
+@pytest.mark.acceptance("A6")
 def test_a_key_for_some_models(anybody: httpx.Client, database: Database) -> None:
     owner = database.read_now(lambda c: users.get_user(c, "user"))
     key, _ = database.write_now(lambda c: api_keys.create_key(c, owner, "narrow", models=["other"]))
@@ -114,6 +119,49 @@ def test_loading_is_audited(anybody: httpx.Client, database: Database) -> None:
     refused, done = database.read_now(lambda c: audit.entries(c, action="model."))
     assert (done.actor, done.action, done.target, done.result) == ("operator", "model.load", PROMPT["model"], "ok")
     assert (refused.target, refused.result) == ("missing", "MODEL_NOT_FOUND")
+
+
+@pytest.mark.acceptance("S5")
+def test_the_audit_log_has_no_prompts_and_no_secrets(anybody: httpx.Client, database: Database) -> None:
+    """Every secret here, and every text, has the word in it."""
+    canary = "canary"
+    hashed = hash_password(canary)
+    database.write_now(lambda c: users.create_user(c, "ada", password_hash=hashed))
+    anybody.post("/auth/login", json={"username": "ada", "password": f"not-{canary}"})
+    first = anybody.post("/auth/login", json={"username": "ada", "password": canary}).json()
+    second = anybody.post("/auth/refresh", json={"refresh_token": first["refresh_token"]}).json()
+    headers = bearer(second["token"])
+    anybody.post("/inference", json={**PROMPT, "prompt": canary, "stop": [canary]}, headers=headers)
+    url = f"https://93.184.216.34/{canary}?key={canary}"
+    batch = {"requests": [{"prompt": canary}], "webhook_url": url, "webhook_secret": canary}
+    anybody.post("/batch", json={"model": PROMPT["model"], **batch}, headers=headers).raise_for_status()
+    hook = {"webhook_url": url, "events": ["batch.complete"]}
+    made = anybody.post("/webhooks", json={**hook, "secret": canary}, headers=headers).json()
+    rotated = anybody.post(f"/webhooks/{made['id']}/secret", headers=headers).json()["secret"]
+    anybody.delete(f"/webhooks/{made['id']}", headers=headers)
+    anybody.post("/models/llama-2-7b/load", json={}, headers=AUTH)
+    anybody.post("/models/llama-2-7b/unload", headers=AUTH)
+    anybody.post("/auth/logout", headers=headers)
+    anybody.post("/auth/refresh", json={"refresh_token": first["refresh_token"]})
+
+    entries = list(reversed(database.read_now(audit.entries)))
+    done = [(entry.action, entry.result) for entry in entries]
+    assert done == [
+        ("login", "refused"),
+        ("login", "ok"),
+        ("webhook.create", "ok"),
+        ("webhook.rotate", "ok"),
+        ("webhook.delete", "ok"),
+        ("model.load", "ok"),
+        ("model.unload", "ok"),
+        ("logout", "ok"),
+    ]
+    assert all(entry.actor and entry.address for entry in entries)
+    assert entries[2].target == "https://93.184.216.34"
+    text = repr(entries)
+    for secret in (canary, AUTH["Authorization"], rotated, *(t[k] for t in (first, second) for k in TOKENS)):
+        assert secret.removeprefix("Bearer ") not in text
+    assert database.read_now(audit.verify)[:2] == (None, len(entries))
 
 
 # ---- limits ----
@@ -138,7 +186,97 @@ def test_limits_as_a_client_sees_them(connect: Callable[..., httpx.Client], engi
     assert {"request_id", "timestamp"} <= error.keys()
 
 
+@pytest.mark.acceptance("L1", "L2", "S4")
+def test_limits_are_on_unless_they_are_lifted(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
+    services = make_services(engine, limits__enabled=None)
+    limits = services.settings.limits
+    assert (limits.requests_per_minute, limits.requests_per_hour) == (60, 1000)
+    assert (limits.tokens_per_minute, limits.concurrent_requests) == (10_000, 10)
+    answers = [connect(services).get("/models") for _ in range(61)]
+    assert [answer.status_code for answer in answers] == [200] * 60 + [429]
+    assert answers[0].headers["x-ratelimit-limit"] == "60"
+    assert answers[0].headers["x-ratelimit-remaining"] == "59"
+    lifted = connect(make_services(engine, limits__enabled=False))
+    assert {lifted.get("/models").status_code for _ in range(61)} == {200}
+    assert "x-ratelimit-limit" not in lifted.get("/models").headers
+
+
+@pytest.mark.acceptance("L1", "L2", "L3", "S4")
+def test_ten_at_once(serve: Callable[..., Live], silent_engine: FakeEngine) -> None:
+    live = serve(silent_engine, limits__enabled=None)
+    with httpx.Client(base_url=live.url, headers=AUTH, timeout=PATIENCE_S) as client, ExitStack() as stack:
+        for _ in range(10):
+            stack.enter_context(live.post("/inference", PROMPT))
+        running = [silent_engine.next() for _ in range(10)]
+        refused = client.get("/models")
+        assert refused.status_code == 429
+        assert refused.json()["error"]["details"]["limit"] == "concurrent_requests"
+        assert (refused.headers["x-ratelimit-limit"], refused.headers["x-ratelimit-remaining"]) == ("10", "0")
+        silent_engine.finish(running[0])
+        while client.get("/models").status_code == 429:
+            pass
+
+
+@pytest.mark.acceptance("L2", "L3")
+@pytest.mark.parametrize(
+    ("name", "limit", "resets"),
+    [("requests_per_minute", 2, 60), ("requests_per_hour", 2, 3600), ("tokens_per_minute", 2, 60)],
+)
+def test_a_429_tells_of_the_limit_that_was_hit(
+    connect: Callable[..., httpx.Client], engine: FakeEngine, name: str, limit: int, resets: int
+) -> None:
+    client = connect(make_services(engine, limits__enabled=True, **{f"limits__{name}": limit}))
+    while (answer := client.post("/inference", json=PROMPT)).status_code == 200:
+        assert answer.headers["x-ratelimit-limit"] == ("2" if name == "requests_per_minute" else "60")
+    assert answer.status_code == 429
+    headers, error = answer.headers, answer.json()["error"]
+    assert (headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"]) == (str(limit), "0")
+    assert resets - 5 <= int(headers["x-ratelimit-reset-after"]) <= resets
+    assert error["details"]["limit"] == name
+    assert int(headers["retry-after"]) == error["retry_after"] == error["details"]["retry_after"]
+
+
+@pytest.mark.acceptance("L2")
+@pytest.mark.parametrize(
+    ("status", "path", "body"),
+    [
+        (200, "/inference", PROMPT),
+        (200, "/inference/stream", PROMPT),
+        (400, "/inference", {}),
+        (404, "/models/none/load", {}),
+    ],
+)
+def test_every_limited_answer_has_the_four_headers(
+    connect: Callable[..., httpx.Client], engine: FakeEngine, status: int, path: str, body: dict[str, Any]
+) -> None:
+    answer = connect(make_services(engine, limits__enabled=True)).post(path, json=body)
+    assert answer.status_code == status
+    told = [answer.headers.get(f"x-ratelimit-{name}") for name in ("limit", "remaining", "reset", "reset-after")]
+    assert told[:2] == ["60", "59"]
+    assert all(str(value).isdigit() for value in told)
+
+
 @pytest.mark.acceptance("L1")
+def test_who_is_counted_together(connect: Callable[..., httpx.Client], engine: FakeEngine, database: Database) -> None:
+    """Each key for itself, also of one user; all tokens of a user; without keys each address."""
+    flags: dict[str, Any] = {"limits__enabled": True, "limits__requests_per_minute": 1}
+    client = connect(make_services(engine, database=database, **flags), {})
+    owner = database.read_now(lambda c: users.get_user(c, "user"))
+    keys = [database.write_now(lambda c: api_keys.create_key(c, owner, "k"))[0] for _ in range(2)]
+    tokens = [client.post("/auth/login", json=LOGIN).json()["token"] for _ in range(2)]
+
+    def statuses(credentials: list[str]) -> list[int]:
+        return [client.get("/models", headers=bearer(credential)).status_code for credential in credentials]
+
+    assert statuses([*keys, *keys]) == [200, 200, 429, 429]
+    assert statuses(tokens) == [200, 429]
+    open_to_all = connect(make_services(engine, key=None, **flags, server__trusted_proxies=["127.0.0.0/8"]), {})
+    hops = ("10.0.0.1", "10.0.0.2", "10.0.0.1")
+    seen = [open_to_all.get("/models", headers={"X-Forwarded-For": hop}).status_code for hop in hops]
+    assert seen == [200, 200, 429]
+
+
+@pytest.mark.acceptance("L1", "L4")
 def test_what_is_not_counted(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
     client = connect(make_services(engine, limits__enabled=True, limits__requests_per_minute=1))
     for _ in range(3):
@@ -149,7 +287,7 @@ def test_what_is_not_counted(connect: Callable[..., httpx.Client], engine: FakeE
     assert client.get("/models").status_code == 200
 
 
-@pytest.mark.acceptance("L4")
+@pytest.mark.acceptance("L3", "L4")
 def test_tokens_are_charged_and_run_out(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
     client = connect(make_services(engine, limits__enabled=True, limits__tokens_per_minute=5))
     assert client.post("/inference", json=PROMPT).status_code == 200
@@ -171,19 +309,30 @@ def test_openai_headers(connect: Callable[..., httpx.Client], engine: FakeEngine
     assert re.fullmatch(r"\d+ms", headers["x-ratelimit-reset-tokens"])
 
 
+@pytest.mark.acceptance("A5")
 def test_wrong_keys_run_into_a_limit(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
     client = connect(make_services(engine, limits__enabled=True, limits__requests_per_minute=3), bearer("wrong"))
     assert [client.get("/models").status_code for _ in range(5)] == [401, 401, 401, 429, 429]
     assert client.get("/models", headers=AUTH).status_code == 200
 
 
-@pytest.mark.acceptance("A5")
+@pytest.mark.acceptance("A5", "L1")
 def test_logins_run_into_a_limit(connect: Callable[..., httpx.Client], engine: FakeEngine, database: Database) -> None:
-    services = make_services(engine, database=database, limits__enabled=True, limits__logins_per_minute=2)
+    """Of one address whatever the name, and for one name whatever the address."""
+    flags = {"limits__enabled": True, "limits__logins_per_minute": 2, "server__trusted_proxies": ["127.0.0.0/8"]}
+    services = make_services(engine, database=database, **flags)
     client = connect(services, {})
-    assert [client.post("/auth/login", json=LOGIN).status_code for _ in range(3)] == [200, 200, 429]
+
+    def login(name: str, address: str) -> int:
+        headers = {"X-Forwarded-For": address}
+        return client.post("/auth/login", json={**LOGIN, "username": name}, headers=headers).status_code
+
+    assert [login(name, "10.0.0.1") for name in ("user", "nobody", "somebody")] == [200, 401, 429]
+    assert [login("user", f"10.0.0.{i}") for i in (2, 3)] == [200, 429]
+    assert login("another", "10.0.0.4") == 401
 
 
+@pytest.mark.acceptance("L1")
 def test_forwarded_addresses_count_only_from_trusted_proxies(
     connect: Callable[..., httpx.Client], engine: FakeEngine
 ) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 from inferno import errors
+from inferno.batch import jobs
 from inferno.identity import api_keys, users
 from inferno.server.services import Services
 from inferno.store.database import Database
+from inferno.store.schema import batches
+from sqlalchemy import update
 
 from tests.fakes import FakeEngine
 from tests.server.conftest import AUTH, MODEL, Live, make_services
@@ -212,6 +216,7 @@ def test_a_request_that_fails_is_a_result(serve: Callable[..., Live], engine: Fa
     assert item["error"]["details"] == {"prompt_tokens": 500, "context_size": 128}
 
 
+@pytest.mark.acceptance("J4")
 def test_cancelling_stops_what_runs(serve: Callable[..., Live], silent_engine: FakeEngine) -> None:
     server = serve(silent_engine, database=Database(""))
     with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
@@ -223,6 +228,44 @@ def test_cancelling_stops_what_runs(serve: Callable[..., Live], silent_engine: F
         assert sorted(cancelled) == sorted(first.sequence_ids + second.sequence_ids)
 
 
+@pytest.mark.acceptance("J2", "J3")
+def test_a_batch_whose_model_is_gone_has_failed(serve: Callable[..., Live], engine: FakeEngine) -> None:
+    """Nothing of it could be tried."""
+    server = serve(engine, database=Database(""))
+
+    async def gone(request: Any) -> Any:
+        raise errors.ModelNotFound(f"Model '{MODEL}' not found", available_models=[])
+
+    engine.submit = gone  # type: ignore[method-assign]
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
+        batch_id = client.post("/batch", json=BATCH).json()["batch_id"]
+        status = until_ended(client, batch_id)
+        assert (status["status"], status["completed"], status["failed"], status["total"]) == ("failed", 0, 2, 2)
+        assert status["error"]["code"] == "MODEL_NOT_FOUND"
+        results = client.get(status["results_url"])
+        assert results.status_code == 200
+        assert [item["status"] for item in results.json()["results"]] == ["failed", "failed"]
+
+
+@pytest.mark.acceptance("J4")
+def test_results_are_kept_for_so_long(
+    serve: Callable[..., Live], engine: FakeEngine, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "LEASE_S", 0.2)  # how often the house is kept
+    server = serve(engine, database=database, batch__retention_days=1)
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
+        old, new = (client.post("/batch", json=BATCH).json()["batch_id"] for _ in range(2))
+        for batch_id in (old, new):
+            until_ended(client, batch_id)
+        ended = time.time() - 86401
+        database.write_now(lambda c: c.execute(update(batches).where(batches.c.id == old).values(finished=ended)))
+        while client.get(f"/batch/{old}").status_code == 200:
+            pass
+        assert client.get(f"/batch/{old}/results").status_code == 404
+        assert client.get(f"/batch/{new}").json()["status"] == "completed"
+
+
+@pytest.mark.acceptance("J4")
 def test_fields_of_the_batch_and_of_a_request(serve: Callable[..., Live], silent_engine: FakeEngine) -> None:
     server = serve(silent_engine, database=Database(""))
     requests = [{"prompt": "a"}, {"prompt": "b", "max_tokens": 7, "seed": 3}]

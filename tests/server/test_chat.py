@@ -24,6 +24,7 @@ def messages(engine: FakeEngine) -> list[tuple[str, str]]:
     return [(message.role, message.content) for message in prompt.messages]
 
 
+@pytest.mark.acceptance("O1")
 def test_answer_has_openais_shape(client: httpx.Client) -> None:
     body = chat(client).json()
     assert body["id"].startswith("chatcmpl-")
@@ -47,17 +48,20 @@ def test_defaults_leave_the_distribution_alone(client: httpx.Client, engine: Fak
     }
 
 
+@pytest.mark.acceptance("O2")
 def test_max_completion_tokens_wins(client: httpx.Client, engine: FakeEngine) -> None:
     chat(client, max_tokens=5, max_completion_tokens=7)
     assert engine.next().request.sampling["max_tokens"] == 7
 
 
+@pytest.mark.acceptance("O5")
 def test_error_names_the_field_as_it_was_written(client: httpx.Client) -> None:
     error = chat(client, max_completion_tokens=0).json()["error"]
     assert error["param"] == "max_completion_tokens"
     assert error["message"].startswith("max_completion_tokens must be")
 
 
+@pytest.mark.acceptance("O2")
 def test_stream_in_order(client: httpx.Client) -> None:
     data = sse_data(chat(client, stream=True).text)
     assert data[-1] == "[DONE]"
@@ -73,6 +77,7 @@ def test_stream_in_order(client: httpx.Client) -> None:
     assert not any("usage" in chunk for chunk in chunks)
 
 
+@pytest.mark.acceptance("O2")
 @pytest.mark.parametrize("options", [{}, {"continuous_usage_stats": True}])
 def test_usage_comes_last_when_asked_for(client: httpx.Client, options: dict[str, Any]) -> None:
     data = sse_data(chat(client, stream=True, stream_options={"include_usage": True, **options}).text)
@@ -83,6 +88,7 @@ def test_usage_comes_last_when_asked_for(client: httpx.Client, options: dict[str
     assert done == "[DONE]"
 
 
+@pytest.mark.acceptance("O2")
 def test_choices_are_told_apart_by_index(client: httpx.Client) -> None:
     data = sse_data(chat(client, stream=True, n=3, stream_options={"include_usage": True}).text)
     choices = [choice for chunk in data[:-1] for choice in chunk["choices"]]
@@ -93,10 +99,12 @@ def test_choices_are_told_apart_by_index(client: httpx.Client) -> None:
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (4, 15)
 
 
+@pytest.mark.acceptance("O2")
 def test_n_choices(client: httpx.Client) -> None:
     assert [choice["index"] for choice in chat(client, n=2).json()["choices"]] == [0, 1]
 
 
+@pytest.mark.acceptance("O2")
 def test_contents_may_be_parts(client: httpx.Client, engine: FakeEngine) -> None:
     parts = [{"type": "text", "text": "Hel"}, {"type": "input_text", "text": "lo"}]
     history = [
@@ -108,6 +116,7 @@ def test_contents_may_be_parts(client: httpx.Client, engine: FakeEngine) -> None
     assert messages(engine) == [("developer", "Be brief."), ("user", "Hello"), ("assistant", "")]
 
 
+@pytest.mark.acceptance("G4", "O5")
 @pytest.mark.parametrize(
     ("value", "field"),
     [
@@ -163,6 +172,7 @@ def test_what_would_change_the_answer_is_refused(client: httpx.Client, field: st
     }
 
 
+@pytest.mark.acceptance("G5", "O2")
 @pytest.mark.parametrize(
     ("field", "value"),
     [

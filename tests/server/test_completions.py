@@ -18,6 +18,7 @@ def complete(client: httpx.Client, **fields: Any) -> httpx.Response:
     return client.post("/v1/completions", json={**PROMPT, **fields})
 
 
+@pytest.mark.acceptance("O3")
 def test_answer_has_openais_shape(client: httpx.Client) -> None:
     body = complete(client).json()
     assert body["id"].startswith("cmpl-")
@@ -31,6 +32,7 @@ def test_default_is_16_tokens(client: httpx.Client, engine: FakeEngine) -> None:
     assert engine.next().request.sampling["max_tokens"] == 16
 
 
+@pytest.mark.acceptance("O3")
 @pytest.mark.parametrize(
     ("prompt", "expected"),
     [
@@ -46,6 +48,7 @@ def test_prompts_in_all_forms(client: httpx.Client, engine: FakeEngine, prompt: 
     assert engine.next().request.prompts == expected
 
 
+@pytest.mark.acceptance("G4")
 @pytest.mark.parametrize(
     "prompt", [None, "", [], [""], [[]], [1, "a"], [-1], [2**31], [1.5], [True], [[1], "", "a"], ["a"] * 65, {"a": 1}]
 )
@@ -55,6 +58,7 @@ def test_bad_prompts(client: httpx.Client, prompt: Any) -> None:
     assert response.json()["error"]["param"].startswith("prompt")
 
 
+@pytest.mark.acceptance("O3")
 def test_choices_are_ordered_by_prompt(client: httpx.Client) -> None:
     body = complete(client, prompt=["a", "b"], n=2, echo=True).json()
     assert [choice["text"] for choice in body["choices"]] == ["a" + TEXT, "a" + TEXT, "b" + TEXT, "b" + TEXT]
@@ -62,6 +66,7 @@ def test_choices_are_ordered_by_prompt(client: httpx.Client) -> None:
     assert body["usage"]["prompt_tokens"] == 8
 
 
+@pytest.mark.acceptance("O3")
 def test_stream(client: httpx.Client) -> None:
     data = sse_data(complete(client, stream=True, echo=True, prompt=["a", "b"]).text)
     assert data[-1] == "[DONE]"

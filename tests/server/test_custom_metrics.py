@@ -40,12 +40,14 @@ def test_the_documented_exchange(client: httpx.Client) -> None:
     assert "# HELP custom_metric Custom metric" in lines(client)
 
 
+@pytest.mark.acceptance("T3")
 def test_a_gauge_is_set(client: httpx.Client) -> None:
     record(client)
     record(client, value=-1)
     assert 'custom_metric{environment="production"} -1.0' in lines(client)
 
 
+@pytest.mark.acceptance("T3")
 @pytest.mark.parametrize("name", ["jobs", "jobs_total"])
 def test_a_counter_is_added_to_under_its_own_name(client: httpx.Client, name: str) -> None:
     for value in (1, 0, 2.5):
@@ -56,6 +58,7 @@ def test_a_counter_is_added_to_under_its_own_name(client: httpx.Client, name: st
     assert [(sample.name, sample.value) for sample in family.samples] == [("jobs_total", 3.5)]
 
 
+@pytest.mark.acceptance("T3")
 def test_a_histogram(client: httpx.Client) -> None:
     for value in (0.05, 0.005, 2, 1000, -1):
         record(client, name="h", type="histogram", value=value, labels={"a": "b"})
@@ -98,6 +101,7 @@ BAD_NAMES = ["", "1a", "a b", "a-b", "a{b}", "a\n", "a\nup 1", "\u00e9", "a" * 1
 TAKEN_NAMES = ["__a", "up", "scrape_x", "python_info", "process_cpu_seconds_total", "inferno_x"]
 
 
+@pytest.mark.acceptance("T3")
 @pytest.mark.parametrize("name", [*BAD_NAMES, *TAKEN_NAMES])
 def test_bad_and_taken_names(client: httpx.Client, name: Any) -> None:
     before = lines(client)
@@ -110,16 +114,19 @@ def test_every_family_of_the_server_has_a_reserved_name(client: httpx.Client) ->
         assert refused(record(client, name=family.name)) == "name"
 
 
+@pytest.mark.acceptance("T3")
 @pytest.mark.parametrize("kind", ["summary", "Gauge", "", None, 5])
 def test_bad_types(client: httpx.Client, kind: Any) -> None:
     assert refused(record(client, type=kind)) == "type"
 
 
+@pytest.mark.acceptance("T3")
 @pytest.mark.parametrize("value", ["1", "NaN", True, None, [], 10**400, -(10**309)])
 def test_bad_values(client: httpx.Client, value: Any) -> None:
     assert refused(record(client, value=value)) == "value"
 
 
+@pytest.mark.acceptance("T3")
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_that_json_has_not(client: httpx.Client, value: str) -> None:
     response = client.post("/metrics/custom", content=f'{{"name": "a", "type": "gauge", "value": {value}}}')
@@ -133,11 +140,13 @@ def test_a_sum_stays_a_number(client: httpx.Client, kind: str) -> None:
     assert "Inf\n" not in client.get("/metrics").text.replace('"+Inf"', "")
 
 
+@pytest.mark.acceptance("T3")
 def test_counters_do_not_go_down(client: httpx.Client) -> None:
     assert refused(record(client, type="counter", value=-0.5)) == "value"
     assert not [line for line in lines(client) if "custom_metric" in line]
 
 
+@pytest.mark.acceptance("T3")
 @pytest.mark.parametrize(
     ("labels", "field"),
     [
@@ -165,6 +174,7 @@ def test_bad_labels(client: httpx.Client, labels: Any, field: str) -> None:
     assert refused(record(client, labels=labels)) == field
 
 
+@pytest.mark.acceptance("T3")
 def test_clashes_with_an_earlier_metric(client: httpx.Client) -> None:
     record(client)
     assert refused(record(client, type="counter")) == "type"
@@ -189,6 +199,7 @@ def test_clashes_of_what_names_become(client: httpx.Client, first: tuple[str, st
     families(client)
 
 
+@pytest.mark.acceptance("T3")
 def test_series_are_bounded(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
     """A histogram counts once for each bucket and twice more."""
     client = connect(make_services(engine, metrics__custom_series=len(BUCKETS) + 4))

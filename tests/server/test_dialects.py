@@ -32,6 +32,7 @@ DIALECTS: dict[str, tuple[Callable[[Body], Request], dict[str, Any]]] = {
 SPELT: dict[tuple[str, str], dict[str, Any]] = {("chat", "logprobs"): {"logprobs": True, "top_logprobs": 3}}
 
 
+@pytest.mark.acceptance("I1", "O2")
 @pytest.mark.parametrize("row", _core.sampling_fields(), ids=lambda row: row["name"])
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_sampling_field_reaches_the_request(dialect: str, row: _core.FieldRow) -> None:
@@ -51,6 +52,7 @@ def test_null_is_the_dialects_default(dialect: str, row: _core.FieldRow) -> None
     assert parse(Body({**base, row["name"]: None})).sampling == parse(Body(base)).sampling
 
 
+@pytest.mark.acceptance("G5")
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_unheard_of_fields_are_ignored(dialect: str) -> None:
     parse, base = DIALECTS[dialect]

@@ -7,13 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
-from inferno import errors
+from inferno import _core, errors
+from inferno.request import TextPrompt
 from inferno.server.services import Services
 
 from tests.fakes import PROMPT_TOKENS, FakeEngine
 from tests.server.conftest import PROMPT, sse_data
 
 
+@pytest.mark.acceptance("I3")
 def test_answer_has_the_documented_shape(client: httpx.Client) -> None:
     body = client.post("/inference", json=PROMPT).json()
     assert body["id"].startswith("inf_")
@@ -24,23 +26,27 @@ def test_answer_has_the_documented_shape(client: httpx.Client) -> None:
     assert isinstance(body["processing_time_ms"], int)
 
 
+@pytest.mark.acceptance("G5")
 def test_only_given_fields_reach_the_engine(client: httpx.Client, engine: FakeEngine) -> None:
     client.post("/inference", json={**PROMPT, "top_k": None, "user": "me", "unheard_of": [1]})
     assert engine.next().request.sampling == {}
 
 
+@pytest.mark.acceptance("I1")
 def test_all_documented_fields_reach_the_engine(client: httpx.Client, engine: FakeEngine) -> None:
     fields = {"max_tokens": 100, "top_k": 40, "stop": ["\n", "###"], "seed": 7, "grammar": 'root ::= "a"'}
     client.post("/inference", json={**PROMPT, **fields, "stream": False})
     assert engine.next().request.sampling == fields
 
 
+@pytest.mark.acceptance("G5")
 @pytest.mark.parametrize("temperature", [0.7, 0.699999988, 0.7000000001])
 def test_floats_may_have_been_rounded(client: httpx.Client, engine: FakeEngine, temperature: float) -> None:
     assert client.post("/inference", json={**PROMPT, "temperature": temperature}).status_code == 200
     assert engine.next().request.sampling["temperature"] == pytest.approx(0.7)
 
 
+@pytest.mark.acceptance("G5", "I2")
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -62,6 +68,7 @@ def test_bounds_are_inclusive(client: httpx.Client, field: str, value: Any) -> N
     assert client.post("/inference", json={**PROMPT, field: value}).status_code == 200
 
 
+@pytest.mark.acceptance("G4", "I2", "S6")
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -106,10 +113,61 @@ def test_bad_fields_are_named(client: httpx.Client, field: str, value: Any) -> N
     assert field in error["message"]
 
 
-def test_stream_true_streams(client: httpx.Client) -> None:
-    response = client.post("/inference", json={**PROMPT, "stream": True})
-    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert sse_data(response.text)[-1]["done"] is True
+@pytest.mark.acceptance("I6")
+def test_stream_true_streams_as_the_other_path_does(client: httpx.Client) -> None:
+    """There the path decides, whatever `stream` says."""
+    asked: list[tuple[str, dict[str, Any]]] = [("/inference", {"stream": True})]
+    asked += [("/inference/stream", more) for more in ({}, {"stream": True}, {"stream": False}, {"stream": None})]
+    streams = []
+    for path, more in asked:
+        response = client.post(path, json={**PROMPT, **more})
+        assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        *frames, end = sse_data(response.text)
+        assert end["id"].startswith("inf_")
+        streams.append((frames, {**end, "id": "", "processing_time_ms": 0}))
+    assert streams == [streams[0]] * len(asked)
+    assert streams[0][1]["done"] is True
+    for value in ({"stream": False}, {"stream": None}):
+        assert "choices" in client.post("/inference", json={**PROMPT, **value}).json()
+
+
+@pytest.mark.acceptance("I2")
+def test_the_defaults_and_ranges_of_the_document() -> None:
+    rows = {row["name"]: row for row in _core.sampling_fields()}
+    defaults = {"max_tokens": 512, "temperature": 0.7, "top_p": 0.9, "top_k": 40, "repeat_penalty": 1.1}
+    assert {name: rows[name]["default"] for name in defaults} == pytest.approx(defaults)
+    assert (rows["stop"]["default"], rows["seed"]["default"]) == ([], None)
+    ranges = {name: (rows[name]["min"], rows[name]["max"]) for name in ("max_tokens", "temperature", "top_p")}
+    assert ranges == {"max_tokens": (1, 2_000_000), "temperature": (0, 2), "top_p": (0, 1)}
+    assert rows["top_k"]["min"] == 0
+    assert (rows["repeat_penalty"]["min"], rows["repeat_penalty"]["min_exclusive"]) == (0, True)
+
+
+@pytest.mark.acceptance("I1")
+@pytest.mark.parametrize("missing", ["model", "prompt"])
+def test_model_and_prompt_are_required(client: httpx.Client, missing: str) -> None:
+    response = client.post("/inference", json={key: value for key, value in PROMPT.items() if key != missing})
+    assert response.status_code == 400
+    assert response.json()["error"]["details"] == {"field": missing}
+    assert response.json()["error"]["message"] == f"{missing} is required."
+
+
+@pytest.mark.acceptance("I1")
+def test_the_documented_request(client: httpx.Client, engine: FakeEngine) -> None:
+    document = {
+        "prompt": "What is the capital of France?",
+        "max_tokens": 100,
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": 40,
+        "repeat_penalty": 1.1,
+        "stop": ["\n", "###"],
+    }
+    assert client.post("/inference", json={"model": "llama-2-7b", "stream": False, **document}).status_code == 200
+    request = engine.next().request
+    assert request.prompts == [TextPrompt(document.pop("prompt"))]
+    assert request.sampling.pop("stop") == document.pop("stop")
+    assert request.sampling == pytest.approx(document)
 
 
 def test_unknown_model(client: httpx.Client) -> None:
@@ -117,6 +175,7 @@ def test_unknown_model(client: httpx.Client) -> None:
     assert (response.status_code, response.json()["error"]["code"]) == (404, "MODEL_NOT_FOUND")
 
 
+@pytest.mark.acceptance("E6", "I5", "X4")
 @pytest.mark.parametrize(
     ("refusal", "status"),
     [
@@ -137,6 +196,7 @@ def test_refusals_have_a_status_even_for_streams(
     assert response.json()["error"]["details"] == refusal.details
 
 
+@pytest.mark.acceptance("I5")
 @pytest.mark.parametrize(
     ("reason", "status", "code"),
     [("error", 500, "INFERENCE_FAILED"), ("timeout", 503, "TIMEOUT"), ("cancelled", 503, "SERVICE_UNAVAILABLE")],
@@ -147,6 +207,7 @@ def test_texts_that_end_badly(client: httpx.Client, engine: FakeEngine, reason: 
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
 
+@pytest.mark.acceptance("I4")
 def test_length_is_a_finish_reason(client: httpx.Client, engine: FakeEngine) -> None:
     engine.reason = "length"
     assert client.post("/inference", json=PROMPT).json()["choices"][0]["finish_reason"] == "length"
@@ -159,6 +220,7 @@ def test_logprobs_are_an_extension(client: httpx.Client) -> None:
     assert first["top"][1]["token"] == "\ufffd"
 
 
+@pytest.mark.acceptance("S7")
 def test_engine_gets_deadline_and_a_salt_of_the_caller(
     client: httpx.Client, engine: FakeEngine, services: Services
 ) -> None:

@@ -51,6 +51,7 @@ BAD_JSON: dict[str, bytes] = {
 }
 
 
+@pytest.mark.acceptance("G4", "S6")
 @pytest.mark.parametrize("data", BAD_JSON.values(), ids=BAD_JSON.keys())
 def test_bad_json_is_refused(data: bytes) -> None:
     with pytest.raises(errors.InvalidRequest):
@@ -89,6 +90,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.acceptance("S6")
 @pytest.mark.parametrize("data", HOSTILE, ids=lambda data: repr(data[:4]))
 def test_hostile_bodies_take_linear_time(data: bytes) -> None:
     began = time.process_time()
@@ -114,6 +116,7 @@ READS: list[tuple[str, Any, Callable[[Body], object], str]] = [
 ]
 
 
+@pytest.mark.acceptance("G4")
 @pytest.mark.parametrize(("value", "read", "message"), [row[1:] for row in READS], ids=[row[0] for row in READS])
 @pytest.mark.parametrize("path", ["", "outer[3]"])
 def test_reads_name_the_field(value: Any, read: Callable[[Body], object], message: str, path: str) -> None:

@@ -29,6 +29,7 @@ def value(client: httpx.Client, name: str, **labels: str) -> float | None:
     return samples(client).get((name, frozenset(labels.items())))
 
 
+@pytest.mark.acceptance("T1")
 def test_media_type(client: httpx.Client) -> None:
     assert client.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
 
@@ -49,6 +50,7 @@ def test_counters_begin_at_zero(client: httpx.Client) -> None:
     assert value(client, "inferno_inference_requests_total", model=MODEL) == 0
 
 
+@pytest.mark.acceptance("T1")
 @pytest.mark.parametrize(("path", "body"), [("/inference/stream", PROMPT), ("/v1/chat/completions", CHAT)])
 def test_requests_tokens_and_latencies(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
     client.post(path, json=body)
@@ -59,6 +61,7 @@ def test_requests_tokens_and_latencies(client: httpx.Client, path: str, body: di
     assert value(client, "inferno_inter_token_latency_seconds_sum") == pytest.approx(0.02)
 
 
+@pytest.mark.acceptance("T1")
 def test_failures_count_by_code(client: httpx.Client, engine: FakeEngine) -> None:
     engine.refusal = errors.ContextLengthExceeded("long")
     client.post("/inference", json=PROMPT)

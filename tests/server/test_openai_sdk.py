@@ -23,6 +23,7 @@ def sdk(serve: Callable[..., Live], engine: FakeEngine) -> Iterator[openai.OpenA
         yield client
 
 
+@pytest.mark.acceptance("O1")
 def test_chat(sdk: openai.OpenAI) -> None:
     completion = sdk.chat.completions.create(model=MODEL, messages=MESSAGES)
     assert completion.choices[0].message.content == TEXT
@@ -30,6 +31,7 @@ def test_chat(sdk: openai.OpenAI) -> None:
     assert completion.usage.total_tokens == 9
 
 
+@pytest.mark.acceptance("O2")
 def test_chat_stream(sdk: openai.OpenAI) -> None:
     options: Any = {"include_usage": True}
     chunks = list(sdk.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True, stream_options=options))
@@ -38,6 +40,7 @@ def test_chat_stream(sdk: openai.OpenAI) -> None:
     assert chunks[-1].usage is not None
 
 
+@pytest.mark.acceptance("O3")
 def test_completions(sdk: openai.OpenAI) -> None:
     completion = sdk.completions.create(model=MODEL, prompt=["a", "b"], logprobs=1)
     assert [choice.text for choice in completion.choices] == [TEXT, TEXT]
@@ -46,16 +49,19 @@ def test_completions(sdk: openai.OpenAI) -> None:
     )
 
 
+@pytest.mark.acceptance("B2", "O4")
 def test_embeddings_are_base64_underneath(sdk: openai.OpenAI) -> None:
     response = sdk.embeddings.create(model=MODEL, input=["a", "b"])
     assert len(response.data[1].embedding) == 8
 
 
+@pytest.mark.acceptance("O4")
 def test_models(sdk: openai.OpenAI) -> None:
     assert [model.id for model in sdk.models.list()] == [MODEL, "org/name"]
     assert sdk.models.retrieve("org/name").owned_by == "local"
 
 
+@pytest.mark.acceptance("O5")
 @pytest.mark.parametrize(
     ("refusal", "raised"),
     [
@@ -79,11 +85,13 @@ def test_errors_map_to_the_packages_own(
     assert caught.value.request_id is not None
 
 
+@pytest.mark.acceptance("A5", "O5")
 def test_wrong_key(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.AuthenticationError):
         sdk.with_options(api_key="wrong").models.list()
 
 
+@pytest.mark.acceptance("O5")
 def test_an_error_in_a_stream_is_raised(sdk: openai.OpenAI, engine: FakeEngine) -> None:
     engine.reason = "error"
     stream = sdk.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from inferno.server import protocol
 
 from tests.fakes import FakeEngine
-from tests.server.conftest import KEY, PROMPT, Live
+from tests.server.conftest import KEY, PROMPT, Live, settings
 
 HEAD = f"POST /inference HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n".encode()
 
@@ -32,6 +34,7 @@ def read_all(connection: socket.socket) -> bytes:
     return received
 
 
+@pytest.mark.acceptance("G4", "S6", "V2", "X1")
 @pytest.mark.parametrize(
     "data",
     [
@@ -53,13 +56,19 @@ def read_all(connection: socket.socket) -> bytes:
     ids=lambda data: repr(data[-30:]),
 )
 def test_what_is_no_http_is_400_and_the_end(live: Live, data: bytes) -> None:
-    head, _, body = exchange(live, data).partition(b"\r\n\r\n")
+    head, _, content = exchange(live, data).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
-    assert b"connection: close" in head
-    assert json.loads(body)["error"]["code"] == "INVALID_REQUEST"
+    headers = dict(line.split(": ") for line in head.decode().lower().splitlines()[1:])
+    assert headers["connection"] == "close"
+    assert headers["api-version"] == "1.0"
+    body = json.loads(content)
+    assert body.keys() == {"error", "request_id", "timestamp"}
+    assert body["error"]["code"] == "INVALID_REQUEST"
+    assert body["request_id"] == headers["x-request-id"]
     assert live.engine.submitted.empty()
 
 
+@pytest.mark.acceptance("S6")
 def test_a_header_without_an_end_is_refused(live: Live) -> None:
     with live.connect() as connection:
         connection.sendall(HEAD + b"X: ")
@@ -72,6 +81,7 @@ def test_a_header_without_an_end_is_refused(live: Live) -> None:
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.acceptance("S7")
 @pytest.mark.parametrize(
     "data", [b"", b"GET /hea", HEAD + b"X: y\r\n", b"\r\n\r\n", HEAD + b"Content-Length: 10\r\n\r\n{"], ids=repr
 )
@@ -81,6 +91,37 @@ def test_requests_must_arrive_in_time(
     monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.1)
     monkeypatch.setattr(protocol, "BODY_DEADLINE_S", 0.1)
     assert exchange(serve(engine), data) == b""
+
+
+@pytest.mark.acceptance("S7")
+@pytest.mark.parametrize("head", [b"GET /", HEAD + b"X: ", HEAD + b"Content-Length: 100000\r\n\r\n"], ids=repr)
+def test_a_byte_now_and_then_buys_no_time(
+    monkeypatch: pytest.MonkeyPatch, serve: Callable[..., Live], engine: FakeEngine, head: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.3)
+    monkeypatch.setattr(protocol, "BODY_DEADLINE_S", 0.3)
+    with serve(engine).connect() as connection:
+        connection.sendall(head)
+        connection.settimeout(0.02)
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 250:
+                try:
+                    assert connection.recv(4096) == b""
+                    break
+                except TimeoutError:  # it is still open
+                    connection.sendall(b"a")
+                    sent += 1
+    assert 0 < sent < 250
+    assert engine.submitted.empty()
+
+
+@pytest.mark.acceptance("S7")
+def test_the_deadlines() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    assert (protocol.HEAD_DEADLINE_S, protocol.BODY_DEADLINE_S) == (10, 60)
+    assert "must arrive within 10 seconds; the body within 60" in page
+    assert settings().server.request_timeout_s == 300
 
 
 def test_a_long_answer_is_not_cut_by_the_deadlines(
@@ -117,12 +158,14 @@ def test_pipelined_requests_are_answered_in_order(live: Live) -> None:
     assert answers.index(b'"choices"') < answers.index(b'"healthy"')
 
 
+@pytest.mark.acceptance("S6", "X3")
 def test_a_large_body_is_413_before_it_is_sent(live: Live) -> None:
     answer = exchange(live, HEAD + b"Connection: close\r\nContent-Length: 999999999999\r\n\r\n{")
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"PAYLOAD_TOO_LARGE" in answer
 
 
+@pytest.mark.acceptance("S6", "X3")
 def test_a_large_chunked_body_is_413_while_it_comes(serve: Callable[..., Live], engine: FakeEngine) -> None:
     live = serve(engine, server__max_body_bytes=1024)
     chunks = b"400\r\n" + b" " * 1024 + b"\r\n"

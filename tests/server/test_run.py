@@ -9,11 +9,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 from inferno import errors
 from inferno.server import run
 from websockets.exceptions import ConnectionClosed
@@ -88,6 +91,7 @@ def test_a_signal_ends_an_idle_server_with_status_0(start: Callable[[float], Chi
     assert "Traceback" not in log
 
 
+@pytest.mark.acceptance("X4")
 def test_running_streams_go_on_and_new_ones_are_refused(start: Callable[[float], Child]) -> None:
     child = start(30)
     with child.stream():
@@ -134,6 +138,7 @@ def test_an_idle_websocket_does_not_hold_up_the_end(start: Callable[[float], Chi
     assert "Traceback" not in log
 
 
+@pytest.mark.acceptance("X4")
 def test_running_requests_of_a_websocket_go_on_and_new_ones_are_refused(start: Callable[[float], Child]) -> None:
     child = start(30)
     with child.websocket("a", "b") as connection:
@@ -168,11 +173,84 @@ def test_requests_of_a_websocket_that_outlast_the_drain_time(start: Callable[[fl
     assert "Traceback" not in log
 
 
+@pytest.mark.acceptance("A7", "S8")
 def test_no_authentication_on_loopback_only() -> None:
     safe = settings(auth__enabled=False)
     unsafe = msgspec.structs.replace(safe, server=msgspec.structs.replace(safe.server, host="192.0.2.1"))
     with pytest.raises(errors.InvalidRequest, match="loopback"):
         run.serve(unsafe, print)
+
+
+@pytest.mark.acceptance("S1")
+@pytest.mark.parametrize(
+    ("flags", "warns"),
+    [
+        ({"server__host": "192.0.2.1"}, True),
+        ({"server__host": "0.0.0.0"}, True),
+        ({"server__host": "127.0.0.1"}, False),
+        ({"server__host": "::1"}, False),
+        ({"server__host": "192.0.2.1", "server__tls_cert": "c.pem", "server__tls_key": "k.pem"}, False),
+    ],
+)
+def test_who_listens_to_others_without_tls_is_warned(
+    engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    flags: dict[str, str],
+    warns: bool,
+) -> None:
+    def refuse(host: str, port: int) -> list[socket.socket]:
+        raise errors.ServiceUnavailable("It is only about the warning.")
+
+    monkeypatch.setattr(run, "_listen", refuse)
+    with pytest.raises(errors.ServiceUnavailable, match="only about the warning"):
+        run.run(make_services(engine, **flags), print)
+    assert ("travel unencrypted: give --tls-cert and --tls-key" in caplog.text) == warns
+
+
+@pytest.mark.acceptance("S1")
+def test_certificates_are_looked_at_before_anything_begins(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    one, other = (authority.issue_cert("localhost") for _ in range(2))
+    one.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    one.private_key_pem.write_to_path(tmp_path / "key")
+    other.private_key_pem.write_to_path(tmp_path / "other")
+    locked = serialization.load_pem_private_key(one.private_key_pem.bytes(), None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    (tmp_path / "locked").write_bytes(locked)
+    (tmp_path / "garbage").write_text("garbage")
+    for cert, key in (("none", "key"), ("cert", "none"), ("garbage", "key"), ("cert", "other"), ("cert", "locked")):
+        unusable = settings(
+            server__tls_cert=str(tmp_path / cert), server__tls_key=str(tmp_path / key), data_dir=str(tmp_path / "data")
+        )
+        with pytest.raises(errors.InvalidRequest, match=r"server\.tls_cert and server\.tls_key cannot be used"):
+            run.serve(unusable, print)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.acceptance("G1")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_localhost_means_both_of_its_addresses(host: str) -> None:
+    listeners = run._listen(host, 0)
+    try:
+        addresses = {listener.getsockname()[0] for listener in listeners}
+        ports = {listener.getsockname()[1] for listener in listeners}
+    finally:
+        for listener in listeners:
+            listener.close()
+    assert addresses == ({"127.0.0.1", "::1"} if has_ipv6_loopback() else {"127.0.0.1"})
+    assert len(ports) == 1
+
+
+def has_ipv6_loopback() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_an_address_that_is_taken(engine: FakeEngine) -> None:

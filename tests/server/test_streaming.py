@@ -25,6 +25,7 @@ def stream(live: Live, path: str = "/inference/stream", **fields: Any) -> Iterat
         yield response.iter_lines()
 
 
+@pytest.mark.acceptance("E2", "E3")
 def test_frames_are_separate_events(live: Live) -> None:
     live.engine.pieces = ("Hel", "lo")
     response = requests.post(f"{live.url}/inference/stream", json=PROMPT, headers=AUTH, stream=True, timeout=PATIENCE_S)
@@ -35,6 +36,7 @@ def test_frames_are_separate_events(live: Live) -> None:
     assert (data[-1]["done"], data[-1]["finish_reason"], "token" in data[-1]) == (True, "stop", False)
 
 
+@pytest.mark.acceptance("E2", "E6")
 def test_tokens_are_written_as_they_come(live: Live) -> None:
     with stream(live) as lines:
         generation = live.engine.next()
@@ -50,9 +52,16 @@ def test_tokens_are_written_as_they_come(live: Live) -> None:
     assert isinstance(end["processing_time_ms"], int)
 
 
-def test_headers_of_a_stream(live: Live) -> None:
+@pytest.mark.acceptance("E1", "E4", "E6", "G2")
+@pytest.mark.parametrize("accept", ["text/event-stream", "*/*", "application/json", None])
+def test_headers_of_a_stream(live: Live, accept: str | None) -> None:
+    """They are the same whatever the client says it would like, compressed or not."""
     live.engine.pieces = ("x",)
-    response = httpx.post(f"{live.url}/inference/stream", json={**PROMPT, "stream": False}, headers=AUTH)
+    headers = {**AUTH, "Accept-Encoding": "gzip, br", **({"Accept": accept} if accept else {})}
+    with httpx.Client(headers=headers) as client:
+        if accept is None:
+            del client.headers["Accept"]
+        response = client.post(f"{live.url}/inference/stream", json={**PROMPT, "stream": False})
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert response.headers["cache-control"] == "no-cache"
     assert response.headers["x-accel-buffering"] == "no"
@@ -60,6 +69,7 @@ def test_headers_of_a_stream(live: Live) -> None:
     assert "[DONE]" not in response.text
 
 
+@pytest.mark.acceptance("E6")
 @pytest.mark.parametrize(
     ("path", "frame"),
     [
@@ -87,6 +97,7 @@ def test_texts_cut_off_are_no_regular_end(live: Live, reason: Any, code: str) ->
         assert json.loads(next(lines).removeprefix("data: "))["error"]["code"] == code
 
 
+@pytest.mark.acceptance("E6", "X1")
 def test_a_bug_of_ours_is_a_frame_too(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inferno.server.dialects.native.NativeRenderer.event", lambda *_: 1 / 0)
     with stream(live) as lines:
@@ -95,6 +106,7 @@ def test_a_bug_of_ours_is_a_frame_too(live: Live, monkeypatch: pytest.MonkeyPatc
     assert frame == {"error": {"code": "INTERNAL_ERROR", "message": "Something went wrong inside the server."}}
 
 
+@pytest.mark.acceptance("E6")
 def test_silence_is_filled_with_comments(serve: Callable[..., Live], silent_engine: FakeEngine) -> None:
     live = serve(silent_engine, server__keepalive_s=0.05)
     with stream(live, "/v1/chat/completions", stream=True) as lines:
@@ -106,6 +118,7 @@ def test_silence_is_filled_with_comments(serve: Callable[..., Live], silent_engi
     assert rest[-2] == "data: [DONE]"
 
 
+@pytest.mark.acceptance("E6")
 @pytest.mark.parametrize("path", ["/inference/stream", "/inference", "/v1/chat/completions"])
 def test_a_client_that_leaves_cancels(live: Live, path: str) -> None:
     connection = live.post(path, {**PROMPT, **CHAT})
@@ -128,6 +141,7 @@ def test_a_finished_stream_cancels_nothing(live: Live) -> None:
     assert live.engine.cancelled.empty()
 
 
+@pytest.mark.acceptance("S7")
 def test_a_reader_that_stops_is_cut_off(serve: Callable[..., Live], silent_engine: FakeEngine) -> None:
     live = serve(silent_engine, server__stream_write_timeout_s=0.2)
     with live.post("/inference/stream", PROMPT) as connection:
@@ -142,6 +156,7 @@ def test_a_reader_that_stops_is_cut_off(serve: Callable[..., Live], silent_engin
                 pass
 
 
+@pytest.mark.acceptance("E5")
 def test_text_that_waits_for_a_slow_reader_is_merged(live: Live) -> None:
     with stream(live) as lines:
         generation = live.engine.next()

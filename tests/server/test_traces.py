@@ -50,6 +50,7 @@ def test_the_documented_fields(client: httpx.Client) -> None:
     assert (span["status"], span["parent_span_id"]) == ("ok", None)
 
 
+@pytest.mark.acceptance("T2")
 @pytest.mark.parametrize(("path", "body"), INFERENCES)
 def test_every_inference_has_a_span_in_the_callers_trace(client: httpx.Client, path: str, body: dict[str, Any]) -> None:
     headers = {"traceparent": TRACEPARENT, "tracestate": "vendor=1", "X-Request-ID": "mine-7"}
@@ -95,6 +96,7 @@ def test_attributes_of_a_stream_and_of_embeddings(client: httpx.Client) -> None:
     assert embedded["gen_ai.usage.input_tokens"] == 3
 
 
+@pytest.mark.acceptance("T2")
 def test_newest_first_up_to_the_limit(client: httpx.Client) -> None:
     for index in range(105):
         client.post("/inference", json=PROMPT, headers={"X-Request-ID": f"r{index}"})
@@ -111,6 +113,7 @@ def test_bad_limits(client: httpx.Client, limit: str) -> None:
     assert response.json()["error"]["details"]["field"] == "limit"
 
 
+@pytest.mark.acceptance("T2")
 def test_only_so_many_are_kept(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
     client = connect(make_services(engine, traces__capacity=3))
     for index in range(5):
@@ -118,6 +121,7 @@ def test_only_so_many_are_kept(connect: Callable[..., httpx.Client], engine: Fak
     assert [span["attributes"]["inferno.request_id"] for span in traces(client)] == ["r4", "r3", "r2"]
 
 
+@pytest.mark.acceptance("T2")
 def test_failures(client: httpx.Client, engine: FakeEngine) -> None:
     engine.refusal = errors.ContextLengthExceeded("long")
     client.post("/inference", json=PROMPT)
@@ -153,6 +157,7 @@ def test_no_prompts_texts_or_keys(client: httpx.Client) -> None:
 # ---- trace context ----
 
 
+@pytest.mark.acceptance("T2")
 @pytest.mark.parametrize(
     "value",
     [
@@ -216,6 +221,7 @@ def create_keys(connection: Connection) -> dict[str, str]:
     return {**keys, "ann again": create_key(connection, users["ann"], "key")[0]}
 
 
+@pytest.mark.acceptance("T2")
 def test_callers_see_their_own(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
     database = Database("")
     keys = database.write_now(create_keys)

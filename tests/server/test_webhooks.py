@@ -152,6 +152,7 @@ def test_bad_webhooks(client: httpx.Client, body: dict[str, Any], field: str) ->
     assert client.get("/webhooks").json() == {"webhooks": []}
 
 
+@pytest.mark.acceptance("K1")
 def test_others_do_not_see_it(client: httpx.Client, database: Database) -> None:
     def bearer(name: str) -> dict[str, str]:
         user = database.write_now(lambda c: users.create_user(c, name))
@@ -177,7 +178,7 @@ def test_others_do_not_see_it(client: httpx.Client, database: Database) -> None:
 # ---- being told ----
 
 
-@pytest.mark.acceptance("K2", "K3")
+@pytest.mark.acceptance("K2", "K3", "S3")
 def test_inference_and_loading_are_told(on_server: httpx.Client, receiver: Receiver) -> None:
     on_server.post("/webhooks", json={"webhook_url": receiver.url, "events": EVENTS, "secret": SECRET})
     answer = on_server.post("/inference", json=PROMPT)

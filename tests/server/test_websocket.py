@@ -188,6 +188,7 @@ def be_called_by(live: Live, *permissions: str) -> None:
     live.services.authenticator.authenticate = authenticate  # type: ignore[method-assign]
 
 
+@pytest.mark.acceptance("A6")
 def test_a_key_without_the_permission(live: Live, open_to: Open) -> None:
     be_called_by(live, "models:read")
     status, error = refusal(live)
@@ -202,6 +203,7 @@ def test_a_token_without_the_permission(live: Live, open_to: Open) -> None:
     assert talk.close_code() == 1008
 
 
+@pytest.mark.acceptance("W8")
 def test_a_key_that_was_revoked_ends_the_conversation(live: Live, talk: Talk) -> None:
     async def authenticate(credential: str | None, address: str) -> Caller:
         raise AuthenticationFailed("The key or token is not valid, has expired or was revoked.")
@@ -228,6 +230,7 @@ def test_each_request_counts_against_the_limits(serve: Callable[..., Live], open
 # ---- the handshake ----
 
 
+@pytest.mark.acceptance("V2", "X1")
 def test_the_handshake_has_our_headers(talk: Talk) -> None:
     response = talk.connection.response
     assert response is not None
@@ -236,6 +239,7 @@ def test_the_handshake_has_our_headers(talk: Talk) -> None:
     assert "Sec-WebSocket-Extensions" not in response.headers  # T60: nothing is decompressed
 
 
+@pytest.mark.acceptance("S8")
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "http://127.0.0.1:1", "http://127.0.0.1", "null", "http://[", ""]
 )
@@ -254,6 +258,7 @@ def test_listed_pages_are_not(serve: Callable[..., Live], engine: FakeEngine, op
     open_to(live, headers={**AUTH, "Origin": "https://app.example"}).send(type="ping")
 
 
+@pytest.mark.acceptance("S8", "V2")
 @pytest.mark.parametrize(
     ("headers", "field"), [({"Host": "evil.example"}, "Host"), ({"API-Version": "2"}, "API-Version")]
 )
@@ -594,7 +599,7 @@ def test_a_refused_request_is_an_error_with_its_id(live: Live, talk: Talk, code:
     assert talk.next() == {"type": "pong"}
 
 
-@pytest.mark.acceptance("W6")
+@pytest.mark.acceptance("M6", "W6")
 def test_an_unknown_model_is_an_error_with_its_id(talk: Talk) -> None:
     talk.ask("a", model="nobody")
     error = talk.next()

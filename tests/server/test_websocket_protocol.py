@@ -108,7 +108,7 @@ def test_frames_may_be_fragments(raw: Raw) -> None:
     assert raw.message() == {"type": "pong"}
 
 
-@pytest.mark.acceptance("W6")
+@pytest.mark.acceptance("S6", "W6")
 @pytest.mark.parametrize(
     ("data", "code"),
     [
@@ -218,6 +218,7 @@ def fill(live: Live, raw: Raw) -> Any:
     return generation
 
 
+@pytest.mark.acceptance("S7")
 def test_a_reader_that_stops_is_cut_off(serve: Callable[..., Live], silent_engine: FakeEngine, open_raw: Open) -> None:
     live = serve(silent_engine, server__stream_write_timeout_s=0.2)
     raw = open_raw(live)
@@ -256,6 +257,7 @@ def test_cancelling_what_has_ended_does_not_hide_how(live: Live, raw: Raw) -> No
     assert ("b", "SERVICE_UNAVAILABLE") in [(message["id"], message.get("code")) for message in seen]
 
 
+@pytest.mark.acceptance("S7")
 def test_a_peer_that_does_not_answer_pings_is_dropped(
     serve: Callable[..., Live], silent_engine: FakeEngine, open_raw: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ def _problems(home: dict[str, str], toml: str = "", **environ: str) -> list[str]
     return problems
 
 
+@pytest.mark.acceptance("G1")
 def test_defaults(home: dict[str, str], tmp_path: Path) -> None:
     settings = config.load_settings(None, None, home)
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8080)
@@ -71,6 +72,7 @@ def test_every_setting_has_its_environment_name(home: dict[str, str]) -> None:
         assert {row.key for row in settings.explained if row.source == "environment"} == {key}
 
 
+@pytest.mark.acceptance("S1")
 def test_certificate_and_key_go_together(home: dict[str, str]) -> None:
     settings = _load(home, INFERNO_SERVER_TLS_CERT="/c.pem", INFERNO_SERVER_TLS_KEY="/k.pem")
     assert (settings.server.tls_cert, settings.server.tls_key) == (Path("/c.pem"), Path("/k.pem"))
@@ -136,6 +138,7 @@ def test_numbers_out_of_range(home: dict[str, str], value: str) -> None:
     assert "server.drain_s" in _problems(home, f"[server]\ndrain_s = '{value}'\n")[0]
 
 
+@pytest.mark.acceptance("A7")
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org"])
 def test_no_authentication_only_on_loopback(home: dict[str, str], host: str) -> None:
     assert "auth.enabled" in _problems(home, f"[auth]\nenabled = false\n[server]\nhost = '{host}'\n")[0]

@@ -19,6 +19,8 @@ from inferno.store.database import Database
 from inferno.store.schema import metadata, users
 from sqlalchemy import Connection, func, insert, select
 
+from tests import postgresql
+
 
 def add_user(connection: Connection, name: str = "somebody") -> None:
     row = {"id": name, "username": name, "role": "user", "version": 0, "disabled": False, "created": 0.0}
@@ -158,6 +160,20 @@ def test_many_coroutines_share_it(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.acceptance("X1")
+def test_reasons_of_postgresql_are_for_the_log(postgresql_server: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    if postgresql_server is None:
+        pytest.skip("PostgreSQL is not at hand: install it, or set INFERNO_TEST_POSTGRESQL_URL")
+    database = Database(postgresql.new_database(postgresql_server))
+    for work, verb in ((database.read_now, "read"), (database.write_now, "written")):
+        with pytest.raises(errors.ServiceUnavailable) as caught:
+            work(lambda c: c.exec_driver_sql("SELECT 'secret'::integer"))
+        assert caught.value.message == f"The database could not be {verb}."
+    assert caplog.text.count('invalid input syntax for type integer: "secret"') == 2
+    database.close()
+
+
+@pytest.mark.acceptance("X1")
 def test_errors_do_not_show_statements_or_paths(tmp_path: Path) -> None:
     database = Database("", data_dir=tmp_path)
     with pytest.raises(errors.ServiceUnavailable) as caught:

@@ -12,13 +12,14 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jwt
 import pytest
+from argon2 import PasswordHasher
 from inferno import errors
 from inferno.config import load_settings
-from inferno.identity import api_keys, audit, tokens, users
+from inferno.identity import api_keys, audit, passwords, tokens, users
 from inferno.identity.authentication import Authenticator, presented_credential
 from inferno.identity.callers import PERMISSIONS, ROLES, Caller, Limits
 from inferno.identity.local_key import ensure_local_key
@@ -112,6 +113,7 @@ def test_a_key_stands_for_its_user(database: Database) -> None:
     assert 0 < caller.salt < 1 << 64
 
 
+@pytest.mark.acceptance("A3")
 def test_scopes_narrow_and_models_and_limits_come_along(database: Database) -> None:
     limits = Limits(requests_per_minute=5)
     made = key(database, user(database), scopes=["inference"], models=["m"], limits=limits)
@@ -123,6 +125,7 @@ def test_scopes_narrow_and_models_and_limits_come_along(database: Database) -> N
         caller.require_model("other")
 
 
+@pytest.mark.acceptance("A6")
 def test_scopes_cannot_widen(database: Database) -> None:
     guest = user(database, "guest", role="guest")
     with pytest.raises(errors.InvalidRequest, match="models:write") as caught:
@@ -204,6 +207,7 @@ def test_a_revoked_key_ends_when_the_cache_does(database: Database, monkeypatch:
         authenticate(authenticator, secret)
 
 
+@pytest.mark.acceptance("S2")
 def test_rotation_keeps_both_for_a_while(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     owner = user(database)
     old = key(database, owner, scopes=["inference"])
@@ -243,6 +247,7 @@ def test_unknown_keys_take_bounded_space(database: Database) -> None:
     assert len(authenticator._cache) <= 4096
 
 
+@pytest.mark.acceptance("A7", "D7")
 def test_the_fixed_key_may_everything(database: Database) -> None:
     authenticator = Authenticator(database, fixed_key="your_api_key")
     caller = authenticate(authenticator, "your_api_key")
@@ -349,6 +354,7 @@ def login(database: Database, logins: Logins, name: str = "ada") -> tokens.Token
     return granted
 
 
+@pytest.mark.acceptance("A2", "A4")
 def test_a_token_stands_for_its_user(database: Database, logins: Logins) -> None:
     granted = login(database, logins)
     caller = authenticate(Authenticator(database), granted.access)
@@ -356,6 +362,7 @@ def test_a_token_stands_for_its_user(database: Database, logins: Logins) -> None
     assert granted.expires_at == pytest.approx(time.time() + 86400, abs=60)
 
 
+@pytest.mark.acceptance("A5")
 def test_wrong_logins_sound_the_same(database: Database, logins: Logins) -> None:
     user(database, password_hash=hash_password("pass"))
     user(database, "keys-only")
@@ -367,6 +374,25 @@ def test_wrong_logins_sound_the_same(database: Database, logins: Logins) -> None
             asyncio.run(logins.login(name, password, "127.0.0.1"))
         messages.add(caught.value.message)
     assert len(messages) == 1
+
+
+@pytest.mark.acceptance("A5")
+def test_wrong_logins_take_the_same_work(database: Database, logins: Logins, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One hash of the same cost, whether or not there is such a user or a password."""
+    user(database, password_hash=hash_password("pass"))
+    user(database, "keys-only")
+    verified: list[str] = []
+
+    class Counting(PasswordHasher):
+        def verify(self, known: str | bytes, password: str | bytes) -> Literal[True]:
+            verified.append(str(known).rpartition("$")[0].rpartition("$")[0])  # what the hash costs
+            return super().verify(known, password)
+
+    monkeypatch.setattr(passwords, "_HASHER", Counting(time_cost=2, memory_cost=19456, parallelism=1))
+    for name in ("ada", "nobody", "keys-only"):
+        with pytest.raises(errors.AuthenticationFailed):
+            asyncio.run(logins.login(name, "wrong", "127.0.0.1"))
+    assert verified == ["$argon2id$v=19$m=19456,t=2,p=1"] * 3
 
 
 @pytest.mark.parametrize(
@@ -421,6 +447,7 @@ def forged(database: Database, granted: tokens.Tokens, **changes: Any) -> str:
     return jwt.encode(claims, secret, changes.get("alg", "HS256"), headers=header)
 
 
+@pytest.mark.acceptance("A5")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -451,6 +478,7 @@ def test_other_tokens_are_refused(database: Database, logins: Logins, changes: d
         authenticate(Authenticator(database), forged(database, granted, **changes))
 
 
+@pytest.mark.acceptance("A5")
 @pytest.mark.parametrize("alg", ["none", "None", "nOnE", "HS512", "RS256"])
 def test_other_algorithms_are_refused(database: Database, logins: Logins, alg: str) -> None:
     head, body, signature = login(database, logins).access.split(".")
@@ -473,6 +501,7 @@ def test_a_token_signed_with_another_secret_is_refused(database: Database, login
 # ---- the audit log ----
 
 
+@pytest.mark.acceptance("S5")
 def test_the_chain_finds_changes_and_gaps(database: Database) -> None:
     for i in range(5):
         database.write_now(lambda c, i=i: audit.record(c, "ada", "key.create", target=f"k{i}", note=i))
@@ -485,6 +514,7 @@ def test_the_chain_finds_changes_and_gaps(database: Database) -> None:
     assert database.read_now(audit.verify)[0] == 2
 
 
+@pytest.mark.acceptance("S5")
 def test_logins_are_audited(database: Database, logins: Logins) -> None:
     login(database, logins)
     with pytest.raises(errors.AuthenticationFailed):
@@ -495,6 +525,7 @@ def test_logins_are_audited(database: Database, logins: Logins) -> None:
     assert "wrong" not in newest.details
 
 
+@pytest.mark.acceptance("S5")
 def test_entries_of_many_writers_make_one_chain(database: Database) -> None:
     async def all_at_once() -> None:
         with concurrent.futures.ThreadPoolExecutor(8) as threads:

@@ -72,6 +72,43 @@ async def test_the_defaults() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L1")
+@pytest.mark.parametrize(
+    ("lifted", "name", "limit"),
+    [
+        (("requests_per_minute",), "requests_per_hour", 1000),
+        (("requests_per_minute", "requests_per_hour"), "", 0),
+    ],
+)
+async def test_the_default_of_an_hour(lifted: tuple[str, ...], name: str, limit: int) -> None:
+    limits = limiter(**dict.fromkeys(lifted, 0))
+    for _ in range(limit or 1001):
+        await request(limits)
+    if name:
+        error = await refused(limits)
+        assert (error.window.name, error.window.limit) == (name, limit)
+
+
+@pytest.mark.anyio
+@pytest.mark.acceptance("L1", "L4")
+async def test_the_default_of_tokens_and_of_requests_at_once() -> None:
+    limits = limiter()
+    async with limits.admit("key:a") as admission:
+        assert admission is not None
+        await admission.reserve(characters=4, max_tokens=1_000_000)
+        assert admission.tokens is not None
+        assert (admission.tokens.limit, admission.tokens.remaining) == (10_000, 9_000)  # a tenth for each of ten
+        await admission.settle(10_000)
+        with pytest.raises(Exceeded):
+            await reserve(limits)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(9):
+                await stack.enter_async_context(limits.admit("key:a"))
+            assert (await refused(limits)).window.limit == 10
+
+
+@pytest.mark.anyio
+@pytest.mark.acceptance("L1")
 async def test_each_subject_has_its_own() -> None:
     limits = limiter(requests_per_minute=1)
     await request(limits, "key:a")
@@ -93,6 +130,7 @@ async def test_a_window_ends_by_the_monotonic_clock(clock: Any, monkeypatch: pyt
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L1", "L4")
 async def test_the_hour_counts_too_and_a_refusal_costs_nothing(clock: Any) -> None:
     limits = limiter(requests_per_minute=10, requests_per_hour=3)
     for _ in range(3):
@@ -123,6 +161,7 @@ async def test_fifty_at_once_admit_no_more_than_the_limit() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L1")
 async def test_a_key_may_have_limits_of_its_own() -> None:
     limits = limiter(requests_per_minute=1)
     own = Limits(requests_per_minute=2, tokens_per_minute=0)
@@ -157,6 +196,7 @@ async def test_tokens_are_settled_to_what_was_used() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L4")
 async def test_a_request_refused_for_tokens_does_not_count() -> None:
     limits = limiter(tokens_per_minute=1, requests_per_minute=5)
     async with limits.admit("key:a") as admission:
@@ -180,6 +220,7 @@ async def test_as_many_as_may_run_at_once_find_tokens_set_aside() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L4")
 async def test_what_outlives_its_minute_is_charged_to_the_next(clock: Any) -> None:
     limits = limiter(tokens_per_minute=100, concurrent_requests=1)
     async with limits.admit("key:a") as admission:
@@ -195,6 +236,7 @@ async def test_what_outlives_its_minute_is_charged_to_the_next(clock: Any) -> No
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L1")
 async def test_switched_off() -> None:
     limits = limiter(enabled=False, requests_per_minute=1)
     for _ in range(5):

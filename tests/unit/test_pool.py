@@ -124,12 +124,14 @@ async def settle() -> None:
 # ---- loading on demand ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.acceptance("I5")
 async def test_a_model_is_loaded_by_its_first_request_and_stays() -> None:
     world = World()
     assert await world.use("small") is await world.use("small")
     assert len(world.factory.started) == 1
 
 
+@pytest.mark.acceptance("I5")
 async def test_without_autoload_a_model_must_be_loaded_first() -> None:
     world = World(autoload=False)
     with pytest.raises(errors.ModelNotLoaded):
@@ -138,6 +140,7 @@ async def test_without_autoload_a_model_must_be_loaded_first() -> None:
     await world.use("small")
 
 
+@pytest.mark.acceptance("M6")
 @pytest.mark.parametrize("verb", ["use", "load", "unload"])
 async def test_an_unknown_model(verb: str) -> None:
     world = World(autoload=False)
@@ -146,6 +149,7 @@ async def test_an_unknown_model(verb: str) -> None:
     assert caught.value.details["available_models"] == sorted(SIZES)
 
 
+@pytest.mark.acceptance("I5", "M4")
 async def test_many_at_once_share_one_load() -> None:
     world = World()
     world.factory.may_start.clear()
@@ -197,6 +201,7 @@ async def test_a_load_that_nobody_waits_for_any_more_completes() -> None:
     assert world.pool.statuses()["small"].leases == 0
 
 
+@pytest.mark.acceptance("S6")
 async def test_the_file_is_checked_before_anything_else_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise errors.InvalidRequest("Truncated.", field="model")
@@ -212,6 +217,7 @@ async def test_the_file_is_checked_before_anything_else_sees_it(monkeypatch: pyt
 # ---- room -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.acceptance("I5")
 async def test_the_least_recently_used_idle_model_makes_room() -> None:
     world = World()
     for model_id in ("small", "medium", "small", "large"):  # 10 + 30 + 60 fill the pool
@@ -221,6 +227,7 @@ async def test_the_least_recently_used_idle_model_makes_room() -> None:
     assert world.factory.alive <= 100
 
 
+@pytest.mark.acceptance("I5", "X4")
 async def test_a_busy_model_is_never_unloaded() -> None:
     world = World()
     async with world.pool.lease("large") as lease:
@@ -242,6 +249,7 @@ async def test_nothing_is_unloaded_when_it_would_not_help() -> None:
     assert world.loaded == {"small"}
 
 
+@pytest.mark.acceptance("I5")
 async def test_at_most_so_many_models() -> None:
     world = World(max_loaded=1)
     await world.use("small")
@@ -305,6 +313,7 @@ async def test_a_new_model_cannot_be_taken_from_those_who_waited_for_it() -> Non
 # ---- loading and unloading by hand ----------------------------------------------------------------------------------
 
 
+@pytest.mark.acceptance("M4")
 async def test_load_reports_and_a_second_one_changes_nothing() -> None:
     world = World()
     first = await world.pool.load("small", {"context_size": 128})
@@ -317,6 +326,7 @@ async def test_load_reports_and_a_second_one_changes_nothing() -> None:
     assert world.pool.statuses()["small"].options["context_size"] == 128
 
 
+@pytest.mark.acceptance("M4")
 async def test_other_options_reload_after_the_leases_have_ended() -> None:
     world = World()
     async with world.pool.lease("large") as lease:
@@ -343,6 +353,7 @@ async def test_a_load_with_other_options_waits_for_the_one_under_way() -> None:
     assert [engine.options["context_size"] for engine in world.factory.started] == [128, 256]
 
 
+@pytest.mark.acceptance("M4")
 @pytest.mark.parametrize(
     ("options", "field"),
     [({"context_size": 0}, "context_size"), ({"colour": 1}, "colour"), ({"batch_size": "x"}, "batch_size")],
@@ -354,6 +365,7 @@ async def test_bad_options_are_refused(options: dict[str, Any], field: str) -> N
     assert caught.value.field == field
 
 
+@pytest.mark.acceptance("M5")
 async def test_unload_waits_for_leases() -> None:
     world = World()
     async with world.pool.lease("small") as lease:
@@ -365,6 +377,7 @@ async def test_unload_waits_for_leases() -> None:
     assert world.factory.alive == 0
 
 
+@pytest.mark.acceptance("M5")
 async def test_unload_does_not_wait_for_ever() -> None:
     world = World(drain_s=0.0)
     async with world.pool.lease("small") as lease:
@@ -382,6 +395,7 @@ async def test_requests_during_an_unload_load_the_model_again() -> None:
     assert world.loaded == {"small"}
 
 
+@pytest.mark.acceptance("M5")
 async def test_unload_of_what_is_not_loaded() -> None:
     with pytest.raises(errors.ModelNotLoaded):
         await World().pool.unload("small")

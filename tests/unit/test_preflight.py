@@ -36,6 +36,7 @@ def test_the_tiny_model_is_the_same_every_time() -> None:
     assert gguf.tiny_llama().to_bytes() == gguf.tiny_llama().to_bytes()
 
 
+@pytest.mark.acceptance("S6")
 @pytest.mark.parametrize("kind", sorted(_MALFORMED))
 def test_malformed_files_are_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "m.gguf"
@@ -43,6 +44,7 @@ def test_malformed_files_are_refused(tmp_path: Path, kind: str) -> None:
     assert _refusal(path)
 
 
+@pytest.mark.acceptance("S6")
 def test_truncated_anywhere_is_refused(tmp_path: Path) -> None:
     whole = gguf.minimal().to_bytes()
     path = tmp_path / "m.gguf"
@@ -61,6 +63,7 @@ def test_any_flipped_byte_is_refused_or_passes(tmp_path: Path) -> None:
             preflight.check(path)
 
 
+@pytest.mark.acceptance("S6")
 def test_metadata_bombs_take_no_memory(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for kind in ("string_1_gib", "array_2_30", "array_2_63", "strings_2_24", "keys_2_63", "tensors_2_63"):

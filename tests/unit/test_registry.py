@@ -28,12 +28,14 @@ def _ids(registry: Registry) -> list[str]:
     return [entry.id for entry in registry.entries()]
 
 
+@pytest.mark.acceptance("M2")
 def test_ids_are_file_names(models: Path) -> None:
     for name in ("b.gguf", "llama-2-7b.Q4_K.gguf", "org/a.gguf", "notes.txt", "org/team/c.gguf"):
         _put(models / name)
     assert _ids(Registry(models)) == ["b", "llama-2-7b.Q4_K", "org/a", "org/team/c"]
 
 
+@pytest.mark.acceptance("M2", "O4")
 def test_an_entry(models: Path) -> None:
     path = _put(models / "org" / "a.gguf")
     os.utime(path, (1_700_000_000, 1_700_000_000))
@@ -43,6 +45,7 @@ def test_an_entry(models: Path) -> None:
     assert (entry.info.architecture, entry.info.context_train) == ("llama", 512)
 
 
+@pytest.mark.acceptance("M2")
 def test_a_model_without_a_name(models: Path) -> None:
     _put(models / "my-model_7B.gguf", gguf.tiny_llama(name="").to_bytes())
     assert Registry(models).get("my-model_7B").name == "My Model 7B"
@@ -85,6 +88,7 @@ def test_a_header_is_read_once(models: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(read) == 2
 
 
+@pytest.mark.acceptance("M6")
 def test_an_unknown_model_names_those_there_are(models: Path) -> None:
     _put(models / "a.gguf")
     _put(models / "broken.gguf", b"GGUF")
@@ -95,6 +99,7 @@ def test_an_unknown_model_names_those_there_are(models: Path) -> None:
     assert caught.value.details["available_models"] == ["a", "also"]
 
 
+@pytest.mark.acceptance("X1")
 def test_broken_files_are_not_listed_but_explained(models: Path) -> None:
     _put(models / "a.gguf")
     _put(models / "broken.gguf", gguf.malformed()["data_too_short"])
@@ -108,6 +113,7 @@ def test_broken_files_are_not_listed_but_explained(models: Path) -> None:
     assert not any(str(models) in problem for problem in registry.problems().values())
 
 
+@pytest.mark.acceptance("M7")
 @pytest.mark.parametrize(
     "model_id",
     ["..", "../a", "org/../a", "/etc/passwd", "/a", "a/", "//a", "", ".hidden", "a\0", "a\n", "a b", "é", "x" * 129,
@@ -122,6 +128,7 @@ def test_ids_that_lead_astray(models: Path, model_id: str) -> None:
     caught.value.message.encode()
 
 
+@pytest.mark.acceptance("M7")
 def test_links_out_of_the_directory_are_not_followed(models: Path, tmp_path: Path) -> None:
     outside = _put(tmp_path / "outside" / "secret.gguf")
     (models / "secret.gguf").symlink_to(outside)
@@ -154,6 +161,7 @@ def test_hidden_files_of_unfinished_pulls_are_not_models(models: Path) -> None:
     assert _ids(Registry(models)) == []
 
 
+@pytest.mark.acceptance("D7")
 def test_aliases(models: Path, tmp_path: Path) -> None:
     inside, outside = _put(models / "a.gguf"), _put(tmp_path / "elsewhere" / "b.gguf")
     (tmp_path / "elsewhere" / "link.gguf").symlink_to(inside)

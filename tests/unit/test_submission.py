@@ -66,6 +66,7 @@ def test_a_prompt_may_fill_the_context_but_for_one_token() -> None:
     assert submitter.submit(request(TextPrompt("x" * 63))) == [1]
 
 
+@pytest.mark.acceptance("I5")
 @pytest.mark.parametrize(
     ("prompt", "field"),
     [
@@ -110,6 +111,7 @@ def test_bad_requests_name_the_field(bad: Request | EmbeddingRequest, field: str
     assert refusal(bad).field == field
 
 
+@pytest.mark.acceptance("B2")
 def test_a_model_is_asked_only_for_what_it_can_do() -> None:
     assert refusal(request(TextPrompt("a")), can_generate=False).field == "model"
     assert refusal(EmbeddingRequest(model="m", inputs=[TextPrompt("a")]), can_embed=False).field == "model"
@@ -120,6 +122,7 @@ def test_embedding_inputs_may_fill_the_context() -> None:
     assert submitter.submit_embeddings(EmbeddingRequest(model="m", inputs=[TextPrompt("x" * 64)])) == [1]
 
 
+@pytest.mark.acceptance("B2")
 def test_an_embedding_input_that_is_too_long_is_named_by_its_place_in_the_whole_list() -> None:
     submitter, _ = make()
     inputs: list[TextPrompt | TokenPrompt] = [TextPrompt("a"), TextPrompt("x" * 65)]

@@ -150,6 +150,7 @@ async def test_refusals_keep_their_type_and_details() -> None:
         assert type(refused.value) is errors.InvalidRequest
 
 
+@pytest.mark.acceptance("X1")
 async def test_an_unexpected_exception_says_nothing_and_leaves_nothing_stuck() -> None:
     async with worker() as engine:
         for _ in range(20):

@@ -40,11 +40,14 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """The first column has what other commands take: it is folded last, beyond half the width."""
+    columns, cells = list(columns), [[plain(str(cell)) for cell in row] for row in rows]
+    longest = max(len(row[0]) for row in (columns, *cells))
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(plain(str(cell))) for cell in row))
+    for index, column in enumerate(columns):
+        table.add_column(column, overflow="fold", width=None if index else min(longest, out.width // 2))
+    for row in cells:
+        table.add_row(*map(escape, row))
     out.print(table)
 
 

@@ -11,10 +11,17 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-_EXPOSED = b"X-Request-ID, API-Version, Retry-After"
+_METHODS = b"GET, POST, DELETE"
+_ASKED_FOR = (
+    b"Authorization, X-API-Key, Content-Type, API-Version, X-Request-ID, Idempotency-Key, traceparent, tracestate"
+)
+_EXPOSED = (
+    b"X-Request-ID, API-Version, Retry-After, Deprecation, Sunset, Link, "
+    b"X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-RateLimit-Reset-After"
+)
 _PREFLIGHT = [
-    (b"access-control-allow-methods", b"GET, POST"),
-    (b"access-control-allow-headers", b"Authorization, Content-Type, X-API-Key, X-Request-ID, API-Version"),
+    (b"access-control-allow-methods", _METHODS),
+    (b"access-control-allow-headers", _ASKED_FOR),
     (b"access-control-max-age", b"600"),
 ]
 
@@ -31,9 +38,9 @@ def headers(request: Headers, method: str, origins: Sequence[str]) -> list[tuple
 
 
 def admits(request: Headers, origins: Sequence[str]) -> bool:
-    """Whether the page behind a WebSocket handshake may talk to us. Browsers ask nobody before they open one, so the
-    server must look (RFC 6455, section 10.2): at pages of this very host and port, and of listed origins. Programs
-    that are no browser send no origin."""
+    """Whether the page behind a request may talk to us: one of this very host and port, or of a listed origin. Browsers
+    ask nobody before they open a WebSocket (RFC 6455, section 10.2) or send a simple POST, so the server must look.
+    Programs that are no browser send no origin."""
     origin = request.get("origin")
     if origin is None or "*" in origins or origin in origins:
         return True

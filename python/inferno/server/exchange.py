@@ -35,6 +35,15 @@ _SWITCHING_PROTOCOLS = 101
 ABORT = "inferno.abort"
 
 
+def common_headers(request_id: str) -> list[tuple[bytes, bytes]]:
+    """What every answer has, whatever comes of the request."""
+    return [
+        (b"x-request-id", request_id.encode()),
+        (b"api-version", API_VERSION.encode()),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+
+
 class Exchanges:
     """ASGI middleware, the only one: `app` may raise any exception."""
 
@@ -58,6 +67,9 @@ class Exchange:
         self._is_websocket = scope["type"] == "websocket"
         self._send = send
         self._settings = services.settings.server
+        # A key keeps strange pages out: they cannot send one. Where nobody needs a key, and for WebSockets, which may
+        # bring it later, who asks is all there is to go by.
+        self._origin_matters = self._is_websocket or not services.settings.auth.enabled
         self._headers = Headers(scope=scope)
         self._began = time.perf_counter()
         given = self._headers.get("x-request-id", "")
@@ -94,8 +106,8 @@ class Exchange:
             raise errors.InvalidRequest("The API version is not supported; this is 1.0.", field="API-Version")
         if not self._names_us(self._headers.get("host", "localhost")):
             raise errors.InvalidRequest("The Host header does not name this server.", field="Host")
-        if self._is_websocket and not cors.admits(self._headers, self._settings.cors_origins):
-            raise errors.AuthorizationFailed("This origin may not open a WebSocket.", field="Origin")
+        if self._origin_matters and not cors.admits(self._headers, self._settings.cors_origins):
+            raise errors.AuthorizationFailed("This origin may not call this server.", field="Origin")
 
     def _names_us(self, host: str) -> bool:
         """Against DNS rebinding: a web page under another name cannot talk to a server on the reader's machine."""
@@ -123,9 +135,7 @@ class Exchange:
     def _own_headers(self) -> list[tuple[bytes, bytes]]:
         spec: RouteSpec | SocketSpec | None = getattr(self._scope.get("route"), "spec", None)
         return [
-            (b"x-request-id", self._request_id.encode()),
-            (b"api-version", API_VERSION.encode()),
-            (b"x-content-type-options", b"nosniff"),
+            *common_headers(self._request_id),
             *cors.headers(self._headers, self._method, self._settings.cors_origins),
             *(spec.deprecation.headers() if spec and spec.deprecation else ()),
             *self._limit_headers(),

@@ -55,14 +55,17 @@ _BODIES: dict[str, tuple[str | None, str | None]] = {
     "/status": (None, "ServiceStatus"),
     "/openapi.json": (None, None),
 }
-#: Path, without /v1 -> parameters of the query.
-_QUERIES: dict[str, list[dict[str, Any]]] = {
-    "/traces": [
+#: Method and path, without /v1 -> parameters beside those of the path.
+_PARAMETERS: dict[tuple[str, str], list[dict[str, Any]]] = {
+    ("GET", "/traces"): [
         {
             "name": "limit",
             "in": "query",
             "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
         }
+    ],
+    ("POST", "/batch"): [
+        {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "minLength": 1, "maxLength": 255}}
     ],
 }
 _STREAMS = ("/inference", "/inference/stream", "/chat/completions", "/completions")
@@ -101,13 +104,13 @@ def _operation(route: RouteSpec, path: str) -> dict[str, Any]:
         operation["deprecated"] = True
     if body is not None and route.method == "POST":
         operation["requestBody"] = {"required": body != "LoadOptions", "content": _json(body)}
-    if names := re.findall(r"{(\w+)}", path):
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-        ]
-    if short in _QUERIES:
-        operation["parameters"] = _QUERIES[short]
+    if parameters := [*map(_path_parameter, re.findall(r"{(\w+)}", path)), *_PARAMETERS.get((route.method, short), ())]:
+        operation["parameters"] = parameters
     return operation
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
 def _content(short: str, answer: str | None) -> dict[str, Any]:
@@ -122,10 +125,16 @@ def _content(short: str, answer: str | None) -> dict[str, Any]:
 
 
 def _errors(route: RouteSpec) -> dict[str, Any]:
-    """Statuses that any route may answer with, by what it asks of the caller."""
-    public = {401, 403, 404, 429} if route.permission == "public" else set()
-    statuses = sorted(set(STATUS.values()) - public)
-    return {str(status): {"description": "An error", "content": _json("Error")} for status in statuses}
+    """Statuses that a route may answer with. Of the public ones those that take a body check a password or a token."""
+    never: set[int] = set()
+    if route.permission == "public":
+        never = {404} if route.method == "POST" else {401, 404, 413, 415, 429}
+    statuses = sorted(set(STATUS.values()) - never)
+    return {str(status): {"description": _codes(status), "content": _json("Error")} for status in statuses}
+
+
+def _codes(status: int) -> str:
+    return ", ".join(code for code, its_status in STATUS.items() if its_status == status)
 
 
 def _json(schema: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from inferno import errors
 from inferno.request import new_id
 from inferno.server.errors import STATUS, envelope
-from inferno.server.exchange import ABORT
+from inferno.server.exchange import ABORT, common_headers
 from inferno.server.websocket_protocol import is_handshake
 
 MAX_HEAD_BYTES = 16 * 1024
@@ -139,11 +139,14 @@ class GuardedProtocol(HttpToolsProtocol):
                 return
         request_id = new_id("req")
         body = msgspec.json.encode(envelope(errors.InvalidRequest(msg), request_id, openai=False))
-        head = (
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            f"x-request-id: {request_id}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(STATUS_LINE[STATUS["INVALID_REQUEST"]] + head.encode() + body)
+        fields = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+            *common_headers(request_id),
+        ]
+        head = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.transport.write(STATUS_LINE[STATUS["INVALID_REQUEST"]] + head + b"\r\n" + body)
         self.transport.close()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Literal, TypeAlias
 
@@ -14,14 +14,21 @@ from inferno.server.call import Call, Handler
 
 #: What a route asks of its caller: a permission, `authenticated` for anybody who is somebody, or nothing.
 Access: TypeAlias = Permission | Literal["authenticated", "public"]
+#: Six months, however they fall.
+_NOTICE = timedelta(days=184)
 
 
 class Deprecation(msgspec.Struct, frozen=True):
-    """Since when a route is deprecated, when it goes (six months later or more), and what to read."""
+    """Since when a route is deprecated, when it goes at the earliest, and where the migration guide is. Raises
+    ValueError for less than six months of notice. docs/versioning.md has the policy."""
 
     since: datetime
     sunset: datetime
     guide: str
+
+    def __post_init__(self) -> None:
+        if self.sunset - self.since < _NOTICE:
+            raise ValueError(f"{self.sunset} is less than six months after {self.since}")
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """RFC 9745 `Deprecation`, RFC 8594 `Sunset`, and a link to the guide."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +47,7 @@ def serve(settings: Settings, ready: Ready) -> None:
     """
     if not settings.auth.enabled and not is_loopback(settings.server.host):
         raise errors.InvalidRequest("Authentication can be off on a loopback address only.", field="auth.enabled")
+    _check_certificate(settings.server.tls_cert, settings.server.tls_key)
     with _only_server(settings.data_dir):
         database = Database(settings.store.url, data_dir=settings.data_dir)
         try:
@@ -55,6 +57,21 @@ def serve(settings: Settings, ready: Ready) -> None:
             run(services, lambda url: ready(url, key, is_new))
         finally:
             database.close()
+
+
+def _check_certificate(certificate: Path | None, key: Path | None) -> None:
+    """uvicorn would find out in the midst of starting. Raises InvalidRequest."""
+    if certificate is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        message = f"server.tls_cert and server.tls_key cannot be used ({certificate}, {key}): {error}."
+        raise errors.InvalidRequest(message, field="server.tls_cert") from None
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")
 
 
 @contextlib.contextmanager

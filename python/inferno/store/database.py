@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from inferno import errors
 from inferno.store.migrate import migrate
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Lock: TypeAlias = AbstractContextManager[object]
@@ -62,14 +65,14 @@ class Database:
 
         Raises ServiceUnavailable when the database is locked, full or gone; then nothing was written.
         """
-        with _told("written"), self._lock, self._engine.connect() as connection:
+        with _told("written", self.is_sqlite), self._lock, self._engine.connect() as connection:
             connection = connection.execution_options(writes=True)
             with connection.begin():
                 return work(connection)
 
     def read_now(self, work: Callable[[Connection], T]) -> T:
         """The result of `work` on one consistent snapshot. Blocks. Raises ServiceUnavailable."""
-        with _told("read"), self._read_lock, self._engine.connect() as connection, connection.begin():
+        with _told("read", self.is_sqlite), self._read_lock, self._engine.connect() as connection, connection.begin():
             return work(connection)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -164,12 +167,16 @@ def _begin(connection: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _told(verb: str) -> Iterator[None]:
-    """What goes wrong in a database, in one sentence without its paths or statements."""
+def _told(verb: str, says_why: bool = True) -> Iterator[None]:
+    """What goes wrong in a database, in one sentence without its paths or statements. PostgreSQL's reasons name hosts,
+    sockets and values: they are for who starts a server, and for the log."""
     try:
         yield
     except Timeout:
         raise errors.ServiceUnavailable("The database is busy; try again.", retry_after=1) from None
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", None) or error).splitlines()[0][:200]
-        raise errors.ServiceUnavailable(f"The database could not be {verb}: {cause}.", retry_after=5) from error
+        if not says_why:
+            log.error("the database could not be %s: %s", verb, cause)
+        why = f": {cause}" if says_why else ""
+        raise errors.ServiceUnavailable(f"The database could not be {verb}{why}.", retry_after=5) from error
