@@ -68,7 +68,6 @@ void Scheduler::remove(Sequence * sequence) {
     const auto running = std::find(running_.begin(), running_.end(), sequence);
     if (running != running_.end()) {
         running_.erase(running);
-        cache_.publish(sequence->slot, sequence->tokens, sequence->n_past, sequence->cache_salt);
         cache_.release(sequence->slot);
         sequence->slot = -1;
         short_of_room_ = false;
@@ -232,11 +231,9 @@ void Scheduler::add_rows(Step & step, TimePoint now) {
 
 void Scheduler::commit(const Step & step, double ms) {
     for (const Step::Part & part : step.parts) {
-        part.sequence->n_past += part.n_rows;
-        if (part.samples && part.sequence->n_generated() == 0) {
-            cache_.publish(part.sequence->slot, part.sequence->tokens, part.sequence->n_past,
-                           part.sequence->cache_salt);
-        }
+        Sequence & sequence = *part.sequence;
+        sequence.n_past += part.n_rows;
+        cache_.publish(sequence.slot, sequence.tokens, sequence.n_past, sequence.cache_salt);
     }
     cost_.observe(static_cast<int32_t>(step.batch.rows.size()), ms);
 }

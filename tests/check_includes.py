@@ -15,7 +15,7 @@ LAYERS = (
     {"engine"},
     {"scheduler", "chat", "grammar"},
     {"prefix_cache", "model", "model_info", "memory_estimate"},
-    {"llama_loading", "vocabulary"},
+    {"llama_loading", "vocabulary", "prefix_index"},
     {"sequence"},
     {"sampler", "candidates", "text_stream", "channel"},
     {"batch"},

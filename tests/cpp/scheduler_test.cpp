@@ -18,8 +18,13 @@ class Bench {
 public:
     explicit Bench(SchedulerOptions options = kOptions) : scheduler(options) {}
 
+    // A prompt that has nothing in common with others.
     Sequence & add(int32_t n_prompt, int32_t priority = 0) {
-        std::vector<Token> prompt(static_cast<size_t>(n_prompt), static_cast<Token>(sequences.size() + 1));
+        return add_prompt(
+            std::vector<Token>(static_cast<size_t>(n_prompt), static_cast<Token>(sequences.size() + 1000)), priority);
+    }
+
+    Sequence & add_prompt(std::vector<Token> prompt, int32_t priority = 0) {
         sequences.push_back(std::make_unique<Sequence>(sequences.size() + 1, std::move(prompt), SamplingParams{}));
         sequences.back()->priority = priority;
         sequences.back()->accepted = at(now);
@@ -218,6 +223,16 @@ TEST(gaps_between_running_slots_are_closed) {
     CHECK_EQ(step.swaps.size(), size_t{1});
     const auto & running = bench.scheduler.running();
     CHECK_EQ(std::abs(running[0]->slot - running[1]->slot), 1);
+}
+
+TEST(what_a_running_prompt_has_computed_can_be_copied) {
+    Bench bench;
+    bench.add_prompt(std::vector<Token>(200, 7));
+    bench.run();
+    bench.run();
+    const Sequence & other = bench.add_prompt(std::vector<Token>(100, 7));
+    bench.run();
+    CHECK_EQ(other.n_cached, 99);
 }
 
 TEST(rows_come_in_slot_order) {
