@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "params.h"
@@ -11,16 +12,23 @@ namespace inferno {
 using Slot     = int32_t;  // one KV sequence, 0 .. parallel-1
 using Position = int32_t;  // index of a token in its sequence
 
+// The KV state of a slot, kept outside it.
+using SavedState = std::vector<uint8_t>;
+
 // Edits act on whole slots or on a slot's tail, which every KV layout can do.
 struct CacheEdit {
     enum class Kind {
-        trim,  // forget the positions >= from of `slot`; from 0 empties it
-        copy,  // make `slot` hold the positions < from of `source`
+        trim,     // forget the positions >= from of `slot`; from 0 empties it
+        copy,     // make `slot` hold the positions < from of `source`
+        swap,     // exchange what `slot` and `source` hold
+        save,     // put the state of `slot` into `state`; it stays empty when that fails
+        restore,  // make `slot` hold `state`
     };
-    Kind     kind;
-    Slot     slot;
-    Position from;
-    Slot     source = -1;
+    Kind                        kind;
+    Slot                        slot;
+    Position                    from   = 0;
+    Slot                        source = -1;
+    std::shared_ptr<SavedState> state  = nullptr;
 };
 
 struct BatchRow {

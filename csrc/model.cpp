@@ -78,20 +78,6 @@ public:
         return llama_get_logits_ith(generation_.get(), static_cast<int32_t>(row));
     }
 
-    std::vector<uint8_t> save(Slot slot) override {
-        std::vector<uint8_t> state;
-        if (llama_memory_seq_pos_max(memory_cells(), slot) >= 0) {
-            state.resize(llama_state_seq_get_size(generation_.get(), slot));
-            state.resize(llama_state_seq_get_data(generation_.get(), state.data(), state.size(), slot));
-        }
-        return state;
-    }
-
-    bool restore(Slot slot, const std::vector<uint8_t> & state) override {
-        llama_memory_seq_rm(memory_cells(), slot, -1, -1);
-        return state.empty() || llama_state_seq_set_data(generation_.get(), state.data(), state.size(), slot) > 0;
-    }
-
     int32_t embed_batch_size() const override {
         const llama_context_params params = embedding_params(options_, info_);
         // A decoder keeps all inputs of a call in one cache; an encoder has none.
@@ -152,18 +138,50 @@ private:
 
     llama_memory_t memory_cells() const { return llama_get_memory(generation_.get()); }
 
-    bool apply(const std::vector<CacheEdit> & edits) {
-        for (const CacheEdit & edit : edits) {
-            // A stream can only be copied whole, so what follows the wanted part is cut off again.
-            if (edit.kind == CacheEdit::Kind::copy && !restore(edit.slot, save(edit.source))) {
-                return false;
-            }
-            const Position from = edit.from == 0 ? -1 : edit.from;
-            if (!llama_memory_seq_rm(memory_cells(), edit.slot, from, -1)) {
-                return false;
-            }
+    SavedState save(Slot slot) {
+        SavedState state;
+        if (llama_memory_seq_pos_max(memory_cells(), slot) >= 0) {
+            state.resize(llama_state_seq_get_size(generation_.get(), slot));
+            state.resize(llama_state_seq_get_data(generation_.get(), state.data(), state.size(), slot));
         }
-        return true;
+        return state;
+    }
+
+    bool restore(Slot slot, const SavedState & state) {
+        llama_memory_seq_rm(memory_cells(), slot, -1, -1);
+        return state.empty() || llama_state_seq_set_data(generation_.get(), state.data(), state.size(), slot) > 0;
+    }
+
+    bool trim(Slot slot, Position from) {
+        return llama_memory_seq_rm(memory_cells(), slot, from == 0 ? -1 : from, -1);
+    }
+
+    bool swap(Slot a, Slot b) {
+        const SavedState first  = save(a);
+        const SavedState second = save(b);
+        return restore(a, second) && restore(b, first);
+    }
+
+    bool apply(const CacheEdit & edit) {
+        switch (edit.kind) {
+            case CacheEdit::Kind::trim:
+                return trim(edit.slot, edit.from);
+            case CacheEdit::Kind::copy:
+                // A stream can only be copied whole, so what follows the wanted part is cut off again.
+                return restore(edit.slot, save(edit.source)) && trim(edit.slot, edit.from);
+            case CacheEdit::Kind::swap:
+                return swap(edit.slot, edit.source);
+            case CacheEdit::Kind::save:
+                *edit.state = save(edit.slot);
+                return true;
+            case CacheEdit::Kind::restore:
+                return !edit.state->empty() && restore(edit.slot, *edit.state);
+        }
+        return false;
+    }
+
+    bool apply(const std::vector<CacheEdit> & edits) {
+        return std::all_of(edits.begin(), edits.end(), [this](const CacheEdit & edit) { return apply(edit); });
     }
 
     void open_embedding() {

@@ -17,7 +17,7 @@ Position limit_of(const std::vector<Token> & tokens) {
 }  // namespace
 
 PrefixCache::PrefixCache(int32_t n_slots, bool enabled, bool can_trim)
-    : enabled_(enabled), can_trim_(can_trim), held_(n_slots), last_use_(static_cast<size_t>(n_slots)) {
+    : enabled_(enabled), can_trim_(can_trim), held_(n_slots), promised_(n_slots), last_use_(static_cast<size_t>(n_slots)) {
     for (Slot slot = 0; slot < n_slots; ++slot) {
         all_.set(index(slot));
     }
@@ -55,10 +55,13 @@ PrefixCache::Match PrefixCache::idle_match(const std::vector<Token> & tokens, ui
 }
 
 PrefixCache::Match PrefixCache::copy_match(const std::vector<Token> & tokens, uint64_t salt, Slot target) const {
+    if (!can_copy()) {
+        return {};
+    }
     SlotSet others = all_;
     others.reset(index(target));
     const auto found = held_.longest(tokens, limit_of(tokens), salt, others);
-    return {first_slot(found.slots), found.length};
+    return found.length < kMinCopy ? Match{} : Match{first_slot(found.slots), found.length};
 }
 
 // A slot is continued where it stands when most of it is kept; otherwise its owner would lose a long text for
@@ -80,13 +83,13 @@ std::optional<Placement> PrefixCache::acquire(const std::vector<Token> & tokens,
     }
     if (enabled_) {
         const Match idle = idle_match(tokens, salt);
-        const Match copy = can_trim_ ? copy_match(tokens, salt, fallback) : Match{};
+        const Match copy = copy_match(tokens, salt, fallback);
         if (idle.length > 0 && idle.length + kMinCopy > copy.length &&
             (worth_in_place(idle) || fallback == idle.slot)) {
             held_.truncate(idle.slot, idle.length);
             return take(idle.slot, idle.length, {{CacheEdit::Kind::trim, idle.slot, idle.length}});
         }
-        if (copy.length >= kMinCopy) {
+        if (copy.length > 0) {
             last_use_[index(copy.slot)] = ++tick_;
             held_.truncate(fallback, 0);
             held_.extend(fallback, tokens, copy.length, salt);
@@ -109,10 +112,28 @@ std::optional<Placement> PrefixCache::acquire_empty() {
 void PrefixCache::publish(Slot slot, const std::vector<Token> & tokens, Position n, uint64_t salt) {
     assert(busy(slot));
     held_.extend(slot, tokens, n, salt);
+    if (n >= promised_.length(slot)) {
+        promised_.truncate(slot, 0);
+    }
+}
+
+Position PrefixCache::available(const std::vector<Token> & tokens, uint64_t salt) const {
+    return held_.longest(tokens, limit_of(tokens), salt, all_).length;
+}
+
+void PrefixCache::promise(Slot slot, const std::vector<Token> & tokens, uint64_t salt) {
+    if (can_copy()) {
+        promised_.extend(slot, tokens, static_cast<Position>(tokens.size()), salt);
+    }
+}
+
+PrefixIndex::Match PrefixCache::promised(const std::vector<Token> & tokens, uint64_t salt) const {
+    return promised_.longest(tokens, limit_of(tokens), salt, all_);
 }
 
 void PrefixCache::release(Slot slot) {
     assert(busy(slot));
+    promised_.truncate(slot, 0);
     busy_.reset(index(slot));
     last_use_[index(slot)] = ++tick_;
 }
@@ -124,6 +145,7 @@ void PrefixCache::discard(Slot slot) {
 
 void PrefixCache::swap(Slot a, Slot b) {
     held_.swap(a, b);
+    promised_.swap(a, b);
     std::swap(last_use_[index(a)], last_use_[index(b)]);
     const bool busy_a = busy(a);
     busy_.set(index(a), busy(b));

@@ -35,6 +35,14 @@ public:
     // The first `n` of `tokens` are now computed in `slot`, so that others may copy them. REQUIRES: slot is busy; what
     // was published of it before is the beginning of that.
     void publish(Slot slot, const std::vector<Token> & tokens, Position n, uint64_t salt);
+    // How many of `tokens` acquire() would find computed if there were a free slot.
+    Position available(const std::vector<Token> & tokens, uint64_t salt) const;
+
+    // `slot` is going to compute `tokens`, until it is given back or publishes all of them.
+    void promise(Slot slot, const std::vector<Token> & tokens, uint64_t salt);
+    // The most of `tokens` that slots have promised; nothing when it could not be copied from them.
+    PrefixIndex::Match promised(const std::vector<Token> & tokens, uint64_t salt) const;
+
     // Gives the slot back; it keeps what was published.
     void release(Slot slot);
     // Gives the slot back empty. The caller trims it.
@@ -60,12 +68,14 @@ private:
     Slot          victim() const;  // the idle slot to give up: an empty one, else the least recently used
     Match         idle_match(const std::vector<Token> & tokens, uint64_t salt) const;
     Match         copy_match(const std::vector<Token> & tokens, uint64_t salt, Slot target) const;
+    bool          can_copy() const { return enabled_ && can_trim_; }
     Placement     take(Slot slot, Position n_cached, std::vector<CacheEdit> edits);
     bool          worth_in_place(const Match & match) const;
 
     const bool            enabled_;
     const bool            can_trim_;
     PrefixIndex           held_;
+    PrefixIndex           promised_;
     SlotSet               all_;
     SlotSet               busy_;
     std::vector<uint64_t> last_use_;
