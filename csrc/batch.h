@@ -1,6 +1,7 @@
 // What runs in one step, and the KV-cache edits that go before it. Made by the scheduler, eaten by the model; a value.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -12,8 +13,18 @@ namespace inferno {
 using Slot     = int32_t;  // one KV sequence, 0 .. parallel-1
 using Position = int32_t;  // index of a token in its sequence
 
-// The KV state of a slot, kept outside it.
-using SavedState = std::vector<uint8_t>;
+// The KV state of a slot, kept outside it; only the model that made it knows what is in it.
+struct SavedState {
+    std::unique_ptr<uint8_t[]> bytes;
+    size_t                     size   = 0;  // 0: nothing
+    Position                   n_rows = 0;  // tokens in it when it is their rows, 0 when it is a whole state
+
+    // Not set to zero, unlike a vector.
+    void allocate(size_t n) {
+        bytes.reset(new uint8_t[n]);
+        size = n;
+    }
+};
 
 // Edits act on whole slots or on a slot's tail, which every KV layout can do.
 struct CacheEdit {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "error.h"
+#include "kv_state.h"
 #include "llama_loading.h"
 #include "vocabulary.h"
 
@@ -34,6 +35,7 @@ public:
         if (info_.can_generate) {
             generation_ = make_context(model_.get(), generation_params(options_));
             batch_.reset(llama_batch_ext_init(generation_.get()));
+            kv_state_ = std::make_unique<KvState>(generation_.get());
             llama_set_abort_callback(generation_.get(), should_abort, &abort_);
         } else {
             open_embedding();
@@ -51,13 +53,15 @@ public:
         return generation_ ? static_cast<int32_t>(llama_n_batch(generation_.get())) : options_.batch_size;
     }
 
+    // Whole states leave out what has slid out of a window, and would need again when they are cut.
     bool can_trim() const override {
-        return !llama_model_is_recurrent(model_.get()) && !llama_model_is_hybrid(model_.get());
+        return !llama_model_is_recurrent(model_.get()) && !llama_model_is_hybrid(model_.get()) &&
+               (llama_model_n_swa(model_.get()) == 0 || (kv_state_ && kv_state_->by_rows()));
     }
 
     DecodeStatus decode(const Batch & batch) override {
         // More rows than a context takes would be an assertion inside llama.cpp, and the end of the process.
-        if (!generation_ || batch.rows.size() > static_cast<size_t>(batch_size()) || !apply(batch.edits)) {
+        if (!generation_ || batch.rows.size() > static_cast<size_t>(batch_size()) || !kv_state_->apply(batch.edits)) {
             return DecodeStatus::failed;
         }
         if (batch.rows.empty()) {
@@ -134,54 +138,6 @@ private:
         const int32_t i = llama_batch_ext_add_token(batch, slot, token);
         llama_batch_ext_set_pos(batch, i, &position);
         llama_batch_ext_set_output_logits(batch, i, output);
-    }
-
-    llama_memory_t memory_cells() const { return llama_get_memory(generation_.get()); }
-
-    SavedState save(Slot slot) {
-        SavedState state;
-        if (llama_memory_seq_pos_max(memory_cells(), slot) >= 0) {
-            state.resize(llama_state_seq_get_size(generation_.get(), slot));
-            state.resize(llama_state_seq_get_data(generation_.get(), state.data(), state.size(), slot));
-        }
-        return state;
-    }
-
-    bool restore(Slot slot, const SavedState & state) {
-        llama_memory_seq_rm(memory_cells(), slot, -1, -1);
-        return state.empty() || llama_state_seq_set_data(generation_.get(), state.data(), state.size(), slot) > 0;
-    }
-
-    bool trim(Slot slot, Position from) {
-        return llama_memory_seq_rm(memory_cells(), slot, from == 0 ? -1 : from, -1);
-    }
-
-    bool swap(Slot a, Slot b) {
-        const SavedState first  = save(a);
-        const SavedState second = save(b);
-        return restore(a, second) && restore(b, first);
-    }
-
-    bool apply(const CacheEdit & edit) {
-        switch (edit.kind) {
-            case CacheEdit::Kind::trim:
-                return trim(edit.slot, edit.from);
-            case CacheEdit::Kind::copy:
-                // A stream can only be copied whole, so what follows the wanted part is cut off again.
-                return restore(edit.slot, save(edit.source)) && trim(edit.slot, edit.from);
-            case CacheEdit::Kind::swap:
-                return swap(edit.slot, edit.source);
-            case CacheEdit::Kind::save:
-                *edit.state = save(edit.slot);
-                return true;
-            case CacheEdit::Kind::restore:
-                return !edit.state->empty() && restore(edit.slot, *edit.state);
-        }
-        return false;
-    }
-
-    bool apply(const std::vector<CacheEdit> & edits) {
-        return std::all_of(edits.begin(), edits.end(), [this](const CacheEdit & edit) { return apply(edit); });
     }
 
     void open_embedding() {
@@ -287,6 +243,7 @@ private:
     LlamaVocabulary vocabulary_;
     ContextPointer  generation_;  // null for models that only embed
     BatchPointer    batch_;
+    std::unique_ptr<KvState> kv_state_;  // of generation_
     ContextPointer  embedding_;  // made when first needed
     BatchPointer    embedding_batch_;
 };

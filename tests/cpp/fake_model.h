@@ -215,13 +215,13 @@ private:
                 std::swap(cell, cells_[static_cast<size_t>(edit.source)]);
                 break;
             case CacheEdit::Kind::save:
-                edit.state->resize(cell.size() * sizeof(Token));
-                std::memcpy(edit.state->data(), cell.data(), edit.state->size());
+                edit.state->allocate(cell.size() * sizeof(Token));
+                std::memcpy(edit.state->bytes.get(), cell.data(), edit.state->size);
                 break;
             case CacheEdit::Kind::restore:
-                valid_ = valid_ && !edit.state->empty();
-                cell.resize(edit.state->size() / sizeof(Token));
-                std::memcpy(cell.data(), edit.state->data(), edit.state->size());
+                valid_ = valid_ && edit.state->size > 0;
+                cell.resize(edit.state->size / sizeof(Token));
+                std::memcpy(cell.data(), edit.state->bytes.get(), edit.state->size);
                 break;
         }
     }
