@@ -1,7 +1,9 @@
 // What runs in one step, and the KV-cache edits that go before it. Made by the scheduler, eaten by the model; a value.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "params.h"
@@ -11,16 +13,33 @@ namespace inferno {
 using Slot     = int32_t;  // one KV sequence, 0 .. parallel-1
 using Position = int32_t;  // index of a token in its sequence
 
+// The KV state of a slot, kept outside it; only the model that made it knows what is in it.
+struct SavedState {
+    std::unique_ptr<uint8_t[]> bytes;
+    size_t                     size   = 0;  // 0: nothing
+    Position                   n_rows = 0;  // tokens in it when it is their rows, 0 when it is a whole state
+
+    // Not set to zero, unlike a vector.
+    void allocate(size_t n) {
+        bytes.reset(new uint8_t[n]);
+        size = n;
+    }
+};
+
 // Edits act on whole slots or on a slot's tail, which every KV layout can do.
 struct CacheEdit {
     enum class Kind {
-        trim,  // forget the positions >= from of `slot`; from 0 empties it
-        copy,  // make `slot` hold the positions < from of `source`
+        trim,     // forget the positions >= from of `slot`; from 0 empties it
+        copy,     // make `slot` hold the positions < from of `source`
+        swap,     // exchange what `slot` and `source` hold
+        save,     // put the state of `slot` into `state`; it stays empty when that fails
+        restore,  // make `slot` hold `state`
     };
-    Kind     kind;
-    Slot     slot;
-    Position from;
-    Slot     source = -1;
+    Kind                        kind;
+    Slot                        slot;
+    Position                    from   = 0;
+    Slot                        source = -1;
+    std::shared_ptr<SavedState> state  = nullptr;
 };
 
 struct BatchRow {

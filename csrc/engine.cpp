@@ -244,7 +244,7 @@ bool Engine::idle() const {
 bool Engine::take_commands() {
     std::unique_lock<std::mutex> lock(mutex_);
     stats_.running = static_cast<int32_t>(scheduler_.running().size());
-    stats_.waiting = static_cast<int32_t>(scheduler_.waiting().size() + embeddings_.size());
+    stats_.waiting = static_cast<int32_t>(scheduler_.n_waiting() + embeddings_.size());
     step_requests_.clear();
     const auto nothing_new = [this] { return submitted_.empty() && submitted_embeddings_.empty(); };
     while (idle() && nothing_new() && !closing_) {
@@ -306,9 +306,6 @@ void Engine::step(Frame & frame) {
             step_requests_.insert(part.sequence->id);
         }
     }
-    if (!move_states(step)) {
-        return recover(step, false, frame);
-    }
     const TimePoint    start  = Clock::now();
     const DecodeStatus status = worker_->decode(step.batch);
     const double       ms     = milliseconds(start, Clock::now());
@@ -324,34 +321,18 @@ void Engine::step(Frame & frame) {
             }
             break;
         case DecodeStatus::aborted:
-            recover(step, false, frame);
+            scheduler_.roll_back(step);
             break;
         case DecodeStatus::failed:
-            recover(step, true, frame);
+            recover(step, frame);
             break;
     }
 }
 
-bool Engine::move_states(const Step & step) {
-    bool ok = true;
-    for (const auto & [a, b] : step.swaps) {
-        const std::vector<uint8_t> first  = worker_->save(a);
-        const std::vector<uint8_t> second = worker_->save(b);
-        ok = worker_->restore(a, second) && worker_->restore(b, first) && ok;
-    }
-    for (const Step::Move & move : step.saves) {
-        move.sequence->saved = worker_->save(move.slot);
-    }
-    for (const Step::Move & move : step.restores) {
-        ok = worker_->restore(move.slot, std::exchange(move.sequence->saved, {})) && ok;
-    }
-    return ok;
-}
-
-void Engine::recover(const Step & step, bool blame, Frame & frame) {
+void Engine::recover(const Step & step, Frame & frame) {
     scheduler_.recompute(step);
     for (const Step::Part & part : step.parts) {
-        part.sequence->failures += blame ? 1 : 0;
+        part.sequence->failures += 1;
         if (part.sequence->failures >= kMaxFailures) {
             finish(*part.sequence, FinishReason::error, frame, "The model failed to compute the text.");
         }
@@ -365,7 +346,7 @@ void Engine::count_step(const Step & step, double ms) {
     stats_.busy_ms_total += ms;
     stats_.preemptions_total = scheduler_.preemptions();
     stats_.running           = static_cast<int32_t>(scheduler_.running().size());
-    stats_.waiting           = static_cast<int32_t>(scheduler_.waiting().size());
+    stats_.waiting           = static_cast<int32_t>(scheduler_.n_waiting());
     stats_.kv_tokens_used    = scheduler_.cached_tokens();
     for (const Sequence * sequence : scheduler_.running()) {
         stats_.kv_tokens_used += sequence->n_past;

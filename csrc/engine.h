@@ -108,8 +108,7 @@ private:
     bool idle() const;
     void drop_dead(Frame & frame);
     void step(Frame & frame);
-    bool move_states(const Step & step);
-    void recover(const Step & step, bool blame, Frame & frame);
+    void recover(const Step & step, Frame & frame);
     void sample(const Step & step, Frame & frame);
     void count_first_token(Sequence & sequence);
     void take_token(Sequence & sequence, const Sampled & sampled, Frame & frame);

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "error.h"
+#include "kv_state.h"
 #include "llama_loading.h"
 #include "vocabulary.h"
 
@@ -34,6 +35,7 @@ public:
         if (info_.can_generate) {
             generation_ = make_context(model_.get(), generation_params(options_));
             batch_.reset(llama_batch_ext_init(generation_.get()));
+            kv_state_ = std::make_unique<KvState>(generation_.get());
             llama_set_abort_callback(generation_.get(), should_abort, &abort_);
         } else {
             open_embedding();
@@ -51,13 +53,15 @@ public:
         return generation_ ? static_cast<int32_t>(llama_n_batch(generation_.get())) : options_.batch_size;
     }
 
+    // Whole states leave out what has slid out of a window, and would need again when they are cut.
     bool can_trim() const override {
-        return !llama_model_is_recurrent(model_.get()) && !llama_model_is_hybrid(model_.get());
+        return !llama_model_is_recurrent(model_.get()) && !llama_model_is_hybrid(model_.get()) &&
+               (llama_model_n_swa(model_.get()) == 0 || (kv_state_ && kv_state_->by_rows()));
     }
 
     DecodeStatus decode(const Batch & batch) override {
         // More rows than a context takes would be an assertion inside llama.cpp, and the end of the process.
-        if (!generation_ || batch.rows.size() > static_cast<size_t>(batch_size()) || !apply(batch.edits)) {
+        if (!generation_ || batch.rows.size() > static_cast<size_t>(batch_size()) || !kv_state_->apply(batch.edits)) {
             return DecodeStatus::failed;
         }
         if (batch.rows.empty()) {
@@ -76,20 +80,6 @@ public:
 
     const float * logits(size_t row) override {
         return llama_get_logits_ith(generation_.get(), static_cast<int32_t>(row));
-    }
-
-    std::vector<uint8_t> save(Slot slot) override {
-        std::vector<uint8_t> state;
-        if (llama_memory_seq_pos_max(memory_cells(), slot) >= 0) {
-            state.resize(llama_state_seq_get_size(generation_.get(), slot));
-            state.resize(llama_state_seq_get_data(generation_.get(), state.data(), state.size(), slot));
-        }
-        return state;
-    }
-
-    bool restore(Slot slot, const std::vector<uint8_t> & state) override {
-        llama_memory_seq_rm(memory_cells(), slot, -1, -1);
-        return state.empty() || llama_state_seq_set_data(generation_.get(), state.data(), state.size(), slot) > 0;
     }
 
     int32_t embed_batch_size() const override {
@@ -148,22 +138,6 @@ private:
         const int32_t i = llama_batch_ext_add_token(batch, slot, token);
         llama_batch_ext_set_pos(batch, i, &position);
         llama_batch_ext_set_output_logits(batch, i, output);
-    }
-
-    llama_memory_t memory_cells() const { return llama_get_memory(generation_.get()); }
-
-    bool apply(const std::vector<CacheEdit> & edits) {
-        for (const CacheEdit & edit : edits) {
-            // A stream can only be copied whole, so what follows the wanted part is cut off again.
-            if (edit.kind == CacheEdit::Kind::copy && !restore(edit.slot, save(edit.source))) {
-                return false;
-            }
-            const Position from = edit.from == 0 ? -1 : edit.from;
-            if (!llama_memory_seq_rm(memory_cells(), edit.slot, from, -1)) {
-                return false;
-            }
-        }
-        return true;
     }
 
     void open_embedding() {
@@ -269,6 +243,7 @@ private:
     LlamaVocabulary vocabulary_;
     ContextPointer  generation_;  // null for models that only embed
     BatchPointer    batch_;
+    std::unique_ptr<KvState> kv_state_;  // of generation_
     ContextPointer  embedding_;  // made when first needed
     BatchPointer    embedding_batch_;
 };

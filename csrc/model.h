@@ -72,8 +72,8 @@ inline constexpr size_t kMaxEmbedInputs = 64;
 enum class DecodeStatus {
     ok,
     no_space,  // the KV cache has no room; the edits are done, no row is
-    aborted,   // the abort flag was raised; the batch's slots must be trimmed to what was there before
-    failed,    // the batch's slots must be emptied
+    aborted,   // the abort flag was raised: the edits are done, the slots of its rows must be trimmed to what was there
+    failed,    // what the slots of its rows and edits hold is unknown: they must be emptied
 };
 
 // Owned and called by one engine thread, vocabulary() and info() aside.
@@ -96,11 +96,6 @@ public:
     virtual DecodeStatus decode(const Batch & batch) = 0;
     // n_vocab logits of batch.rows[row]; valid until the next decode(). REQUIRES: the row wanted logits.
     virtual const float * logits(size_t row) = 0;
-
-    // The KV state of a slot (nothing for an empty one), and back into that or another slot later. After a restore
-    // that returns false the slot's content is unknown.
-    virtual std::vector<uint8_t> save(Slot slot) = 0;
-    virtual bool restore(Slot slot, const std::vector<uint8_t> & state) = 0;
 
     // One L2-normalised vector of n_embd floats for each input. Throws Error(inference_failed).
     // REQUIRES: info().can_embed; each input has at most context_size() tokens; more than one only when together they

@@ -16,6 +16,8 @@ namespace inferno {
 
 using Token = int32_t;
 
+inline constexpr int32_t kMaxParallel = 128;
+
 struct LogitBias {
     Token token;
     float bias;
@@ -116,7 +118,7 @@ inline constexpr auto kSamplingFields = std::make_tuple(
 inline constexpr auto kEngineFields = std::make_tuple(
     Field{"context_size", &EngineOptions::context_size, 1, 16777216,
           "Tokens one sequence may hold (prompt and output); capped by what the model was trained for."},
-    Field{"parallel", &EngineOptions::parallel, 1, 128, "Sequences generated at once; more wait in the queue."},
+    Field{"parallel", &EngineOptions::parallel, 1, kMaxParallel, "Sequences generated at once; more wait in the queue."},
     Field{"batch_size", &EngineOptions::batch_size, 1, 16384, "Most tokens computed in one step."},
     Field{"threads", &EngineOptions::threads, 0, 1024, "Compute threads; 0 takes the physical cores."},
     Field{"gpu_layers", &EngineOptions::gpu_layers, -1, 100000, "Layers kept on the GPU; -1 means all."},

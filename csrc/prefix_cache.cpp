@@ -1,6 +1,5 @@
 #include "prefix_cache.h"
 
-#include <algorithm>
 #include <cassert>
 #include <utility>
 
@@ -8,64 +7,72 @@ namespace inferno {
 
 namespace {
 
-// Below this a copy costs more than computing the tokens again.
-constexpr Position kMinCopy = 64;
+// Below this a copy gains nothing to speak of: it takes a twentieth of a millisecond, and so few more rows hardly show.
+constexpr Position kMinCopy = 16;
 
-Position common_prefix(const std::vector<Token> & a, const std::vector<Token> & b) {
-    const size_t n    = std::min(a.size(), b.size());
-    const auto   last = std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin());
-    return static_cast<Position>(last.first - a.begin());
+Position limit_of(const std::vector<Token> & tokens) {
+    return static_cast<Position>(tokens.size()) - 1;
 }
 
 }  // namespace
 
 PrefixCache::PrefixCache(int32_t n_slots, bool enabled, bool can_trim)
-    : slots_(static_cast<size_t>(n_slots)), enabled_(enabled), can_trim_(can_trim) {}
+    : enabled_(enabled), can_trim_(can_trim), held_(n_slots), promised_(n_slots), last_use_(static_cast<size_t>(n_slots)) {
+    for (Slot slot = 0; slot < n_slots; ++slot) {
+        all_.set(index(slot));
+    }
+}
 
-PrefixCache::Match PrefixCache::longest_match(const std::vector<Token> & tokens, uint64_t salt,
-                                              bool idle_only) const {
-    const Position limit = static_cast<Position>(tokens.size()) - 1;
-    Match          best;
-    for (size_t i = 0; i < slots_.size(); ++i) {
-        const Holding & holding = slots_[i];
-        if (holding.salt != salt || (idle_only && holding.busy)) {
+Slot PrefixCache::victim() const {
+    Slot best = -1;
+    for (size_t i = 0; i < last_use_.size(); ++i) {
+        const Slot slot = static_cast<Slot>(i);
+        if (busy(slot)) {
             continue;
         }
-        const Position length = std::min(common_prefix(holding.tokens, tokens), limit);
-        const bool     usable = can_trim_ || length == static_cast<Position>(holding.tokens.size());
-        if (usable && length > best.length) {
-            best = {static_cast<Slot>(i), length};
+        if (held_.length(slot) == 0) {
+            return slot;
+        }
+        if (best < 0 || last_use_[i] < last_use_[index(best)]) {
+            best = slot;
         }
     }
     return best;
 }
 
-Slot PrefixCache::victim() const {
-    Slot best = -1;
-    for (size_t i = 0; i < slots_.size(); ++i) {
-        if (slots_[i].busy) {
-            continue;
-        }
-        if (slots_[i].tokens.empty()) {
-            return static_cast<Slot>(i);
-        }
-        if (best < 0 || slots_[i].last_use < slots_[index(best)].last_use) {
-            best = static_cast<Slot>(i);
+// Of the idle slots that begin with most of the prompt, the one that loses least.
+PrefixCache::Match PrefixCache::idle_match(const std::vector<Token> & tokens, uint64_t salt) const {
+    const auto found = can_trim_ ? held_.longest(tokens, limit_of(tokens), salt, idle())
+                                 : held_.longest_whole(tokens, limit_of(tokens), salt, idle());
+    Match      best{-1, found.length};
+    for (size_t i = 0; i < last_use_.size(); ++i) {
+        const Slot slot = static_cast<Slot>(i);
+        if (found.slots.test(i) && (best.slot < 0 || held_.length(slot) < held_.length(best.slot))) {
+            best.slot = slot;
         }
     }
     return best;
+}
+
+PrefixCache::Match PrefixCache::copy_match(const std::vector<Token> & tokens, uint64_t salt, Slot target) const {
+    if (!can_copy()) {
+        return {};
+    }
+    SlotSet others = all_;
+    others.reset(index(target));
+    const auto found = held_.longest(tokens, limit_of(tokens), salt, others);
+    return found.length < kMinCopy ? Match{} : Match{first_slot(found.slots), found.length};
 }
 
 // A slot is continued where it stands when most of it is kept; otherwise its owner would lose a long text for
 // a short shared head, and a copy into another slot is better.
 bool PrefixCache::worth_in_place(const Match & match) const {
-    return 2 * static_cast<size_t>(match.length) >= slots_[index(match.slot)].tokens.size();
+    return 2 * match.length >= held_.length(match.slot);
 }
 
 Placement PrefixCache::take(Slot slot, Position n_cached, std::vector<CacheEdit> edits) {
-    Holding & holding = slots_[index(slot)];
-    holding.busy      = true;
-    holding.last_use  = ++tick_;
+    busy_.set(index(slot));
+    last_use_[index(slot)] = ++tick_;
     return {slot, n_cached, std::move(edits)};
 }
 
@@ -75,20 +82,21 @@ std::optional<Placement> PrefixCache::acquire(const std::vector<Token> & tokens,
         return std::nullopt;
     }
     if (enabled_) {
-        const Match idle = longest_match(tokens, salt, true);
-        if (idle.length > 0 && (worth_in_place(idle) || fallback == idle.slot)) {
-            slots_[index(idle.slot)].tokens.resize(static_cast<size_t>(idle.length));
+        const Match idle = idle_match(tokens, salt);
+        const Match copy = copy_match(tokens, salt, fallback);
+        if (idle.length > 0 && idle.length + kMinCopy > copy.length &&
+            (worth_in_place(idle) || fallback == idle.slot)) {
+            held_.truncate(idle.slot, idle.length);
             return take(idle.slot, idle.length, {{CacheEdit::Kind::trim, idle.slot, idle.length}});
         }
-        const Match any = longest_match(tokens, salt, false);
-        if (can_trim_ && any.length >= kMinCopy && any.slot != fallback) {
-            Holding & target = slots_[index(fallback)];
-            target.tokens.assign(tokens.begin(), tokens.begin() + any.length);
-            target.salt = salt;
-            return take(fallback, any.length, {{CacheEdit::Kind::copy, fallback, any.length, any.slot}});
+        if (copy.length > 0) {
+            last_use_[index(copy.slot)] = ++tick_;
+            held_.truncate(fallback, 0);
+            held_.extend(fallback, tokens, copy.length, salt);
+            return take(fallback, copy.length, {{CacheEdit::Kind::copy, fallback, copy.length, copy.slot}});
         }
     }
-    slots_[index(fallback)].tokens.clear();
+    held_.truncate(fallback, 0);
     return take(fallback, 0, {{CacheEdit::Kind::trim, fallback, 0}});
 }
 
@@ -97,52 +105,69 @@ std::optional<Placement> PrefixCache::acquire_empty() {
     if (slot < 0) {
         return std::nullopt;
     }
-    slots_[index(slot)].tokens.clear();
+    held_.truncate(slot, 0);
     return take(slot, 0, {{CacheEdit::Kind::trim, slot, 0}});
 }
 
 void PrefixCache::publish(Slot slot, const std::vector<Token> & tokens, Position n, uint64_t salt) {
-    Holding & holding = slots_[index(slot)];
-    assert(holding.busy);
-    holding.tokens.assign(tokens.begin(), tokens.begin() + n);
-    holding.salt = salt;
+    assert(busy(slot));
+    held_.extend(slot, tokens, n, salt);
+    if (n >= promised_.length(slot)) {
+        promised_.truncate(slot, 0);
+    }
+}
+
+Position PrefixCache::available(const std::vector<Token> & tokens, uint64_t salt) const {
+    return held_.longest(tokens, limit_of(tokens), salt, all_).length;
+}
+
+void PrefixCache::promise(Slot slot, const std::vector<Token> & tokens, uint64_t salt) {
+    if (can_copy()) {
+        promised_.extend(slot, tokens, static_cast<Position>(tokens.size()), salt);
+    }
+}
+
+PrefixIndex::Match PrefixCache::promised(const std::vector<Token> & tokens, uint64_t salt) const {
+    return promised_.longest(tokens, limit_of(tokens), salt, all_);
 }
 
 void PrefixCache::release(Slot slot) {
-    Holding & holding = slots_[index(slot)];
-    assert(holding.busy);
-    holding.busy     = false;
-    holding.last_use = ++tick_;
+    assert(busy(slot));
+    promised_.truncate(slot, 0);
+    busy_.reset(index(slot));
+    last_use_[index(slot)] = ++tick_;
 }
 
 void PrefixCache::discard(Slot slot) {
     release(slot);
-    slots_[index(slot)].tokens.clear();
+    held_.truncate(slot, 0);
 }
 
 void PrefixCache::swap(Slot a, Slot b) {
-    std::swap(slots_[index(a)], slots_[index(b)]);
+    held_.swap(a, b);
+    promised_.swap(a, b);
+    std::swap(last_use_[index(a)], last_use_[index(b)]);
+    const bool busy_a = busy(a);
+    busy_.set(index(a), busy(b));
+    busy_.set(index(b), busy_a);
 }
 
 std::vector<CacheEdit> PrefixCache::evict_idle() {
     std::vector<CacheEdit> edits;
-    for (size_t i = 0; i < slots_.size(); ++i) {
-        if (!slots_[i].busy && !slots_[i].tokens.empty()) {
-            slots_[i].tokens.clear();
-            edits.push_back({CacheEdit::Kind::trim, static_cast<Slot>(i), 0});
+    for (size_t i = 0; i < last_use_.size(); ++i) {
+        const Slot slot = static_cast<Slot>(i);
+        if (!busy(slot) && held_.length(slot) > 0) {
+            held_.truncate(slot, 0);
+            edits.push_back({CacheEdit::Kind::trim, slot, 0});
         }
     }
     return edits;
 }
 
-bool PrefixCache::has_free_slot() const {
-    return std::any_of(slots_.begin(), slots_.end(), [](const Holding & holding) { return !holding.busy; });
-}
-
 int64_t PrefixCache::cached_tokens() const {
     int64_t total = 0;
-    for (const Holding & holding : slots_) {
-        total += holding.busy ? 0 : static_cast<int64_t>(holding.tokens.size());
+    for (size_t i = 0; i < last_use_.size(); ++i) {
+        total += busy_.test(i) ? 0 : held_.length(static_cast<Slot>(i));
     }
     return total;
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "batch.h"
+#include "prefix_index.h"
 
 namespace inferno {
 
@@ -31,9 +32,18 @@ public:
     // Takes an empty (or emptied) slot for a sequence whose state is restored from elsewhere.
     std::optional<Placement> acquire_empty();
 
-    // The first `n` of `tokens` are now computed in `slot`, so that others may copy them. REQUIRES: slot is busy.
+    // The first `n` of `tokens` are now computed in `slot`, so that others may copy them. REQUIRES: slot is busy; what
+    // was published of it before is the beginning of that.
     void publish(Slot slot, const std::vector<Token> & tokens, Position n, uint64_t salt);
-    // Gives the slot back; it keeps what was published last.
+    // How many of `tokens` acquire() would find computed if there were a free slot.
+    Position available(const std::vector<Token> & tokens, uint64_t salt) const;
+
+    // `slot` is going to compute `tokens`, until it is given back or publishes all of them.
+    void promise(Slot slot, const std::vector<Token> & tokens, uint64_t salt);
+    // The most of `tokens` that slots have promised; nothing when it could not be copied from them.
+    PrefixIndex::Match promised(const std::vector<Token> & tokens, uint64_t salt) const;
+
+    // Gives the slot back; it keeps what was published.
     void release(Slot slot);
     // Gives the slot back empty. The caller trims it.
     void discard(Slot slot);
@@ -43,33 +53,33 @@ public:
     // Empties every idle slot; returns the edits.
     std::vector<CacheEdit> evict_idle();
 
-    bool    busy(Slot slot) const { return slots_[index(slot)].busy; }
-    bool    empty(Slot slot) const { return slots_[index(slot)].tokens.empty(); }
-    bool    has_free_slot() const;
+    bool    busy(Slot slot) const { return busy_.test(index(slot)); }
+    bool    has_free_slot() const { return idle().any(); }
     int64_t cached_tokens() const;  // held by idle slots
 
 private:
-    struct Holding {
-        bool               busy = false;
-        std::vector<Token> tokens;  // known to be computed in this slot
-        uint64_t           salt     = 0;
-        uint64_t           last_use = 0;
-    };
     struct Match {
         Slot     slot   = -1;
         Position length = 0;
     };
 
     static size_t index(Slot slot) { return static_cast<size_t>(slot); }
-    Match         longest_match(const std::vector<Token> & tokens, uint64_t salt, bool idle_only) const;
+    SlotSet       idle() const { return all_ & ~busy_; }
     Slot          victim() const;  // the idle slot to give up: an empty one, else the least recently used
+    Match         idle_match(const std::vector<Token> & tokens, uint64_t salt) const;
+    Match         copy_match(const std::vector<Token> & tokens, uint64_t salt, Slot target) const;
+    bool          can_copy() const { return enabled_ && can_trim_; }
     Placement     take(Slot slot, Position n_cached, std::vector<CacheEdit> edits);
     bool          worth_in_place(const Match & match) const;
 
-    std::vector<Holding> slots_;
-    bool                 enabled_;
-    bool                 can_trim_;
-    uint64_t             tick_ = 0;
+    const bool            enabled_;
+    const bool            can_trim_;
+    PrefixIndex           held_;
+    PrefixIndex           promised_;
+    SlotSet               all_;
+    SlotSet               busy_;
+    std::vector<uint64_t> last_use_;
+    uint64_t              tick_ = 0;
 };
 
 }  // namespace inferno

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cassert>
+#include <limits>
+#include <utility>
 
 namespace inferno {
 
@@ -9,6 +11,7 @@ namespace {
 
 constexpr double  kForget        = 0.97;  // weight of the past when a step is observed
 constexpr int32_t kMinPromptRows = 16;    // a prompt advances at least this much a step
+constexpr int32_t kMinFollow     = 64;    // common tokens that are worth waiting for; fewer are sooner computed twice
 constexpr int32_t kFirstGuess    = 64;    // prompt rows beside generation before any cost is known
 
 double milliseconds(TimePoint from, TimePoint to) {
@@ -61,27 +64,25 @@ void Scheduler::remove(Sequence * sequence) {
     const auto waiting = std::find(waiting_.begin(), waiting_.end(), sequence);
     if (waiting != waiting_.end()) {
         waiting_.erase(waiting);
-    }
-    pending_saves_.erase(std::remove_if(pending_saves_.begin(), pending_saves_.end(),
-                                        [&](const Step::Move & move) { return move.sequence == sequence; }),
-                         pending_saves_.end());
-    const auto running = std::find(running_.begin(), running_.end(), sequence);
-    if (running != running_.end()) {
-        running_.erase(running);
-        cache_.publish(sequence->slot, sequence->tokens, sequence->n_past, sequence->cache_salt);
+    } else if (sequence->leader != nullptr) {
+        unfollow(sequence);
+    } else if (sequence->slot >= 0) {
         cache_.release(sequence->slot);
-        sequence->slot = -1;
+        leave_slot(sequence);
         short_of_room_ = false;
     }
 }
 
+void Scheduler::leave_slot(Sequence * sequence) {
+    running_.erase(std::find(running_.begin(), running_.end(), sequence));
+    sequence->slot = -1;
+    free_followers(sequence, std::numeric_limits<Position>::max());
+}
+
 Step Scheduler::plan(TimePoint now) {
     Step step;
+    step.batch.edits = std::exchange(pending_edits_, {});
     close_gap(step);
-    step.saves = std::move(pending_saves_);
-    pending_saves_.clear();
-    step.batch.edits = std::move(pending_edits_);
-    pending_edits_.clear();
     admit(step, now);
     add_rows(step, now);
     return step;
@@ -90,8 +91,7 @@ Step Scheduler::plan(TimePoint now) {
 // The model computes rows of consecutive slots in one pass and needs another pass for each gap, so the outermost
 // sequence moves into a gap: one exchange a step, of whichever end has less to carry.
 void Scheduler::close_gap(Step & step) {
-    // A pending save or edit names a slot, so slots stay where they are until it is done.
-    if (running_.size() < 2 || !pending_saves_.empty() || !pending_edits_.empty()) {
+    if (running_.size() < 2) {
         return;
     }
     const auto by_slot = [](const Sequence * a, const Sequence * b) { return a->slot < b->slot; };
@@ -110,49 +110,89 @@ void Scheduler::close_gap(Step & step) {
     const bool move_top = (*top)->n_past <= (*bottom)->n_past;
     Sequence * mover    = move_top ? *top : *bottom;
     const Slot target   = move_top ? lowest_gap : highest_gap;
-    step.swaps.emplace_back(mover->slot, target);
+    step.batch.edits.push_back({CacheEdit::Kind::swap, mover->slot, 0, target});
     cache_.swap(mover->slot, target);
     mover->slot = target;
 }
 
 void Scheduler::admit(Step & step, TimePoint now) {
     while (!waiting_.empty() && !short_of_room_) {
-        Sequence * next = waiting_.front();
-        if (!cache_.has_free_slot()) {
-            Sequence * victim = lowest();
-            if (victim == nullptr || victim->priority >= next->priority) {
-                return;
-            }
-            preempt(victim);
-            step.saves.push_back(pending_saves_.back());
-            pending_saves_.pop_back();
+        Sequence * next   = waiting_.front();
+        Sequence * victim = cache_.has_free_slot() ? nullptr : lowest();
+        if (victim != nullptr && victim->priority >= next->priority) {
+            return;
         }
-        waiting_.erase(std::find(waiting_.begin(), waiting_.end(), next));
+        waiting_.erase(waiting_.begin());
+        if (follow(next)) {
+            continue;
+        }
+        if (victim != nullptr) {
+            preempt(victim, step.batch.edits);
+        }
         start(next, step, now);
     }
 }
 
 void Scheduler::start(Sequence * sequence, Step & step, TimePoint now) {
-    const bool resumes = !sequence->saved.empty();
+    const bool resumes = sequence->saved != nullptr;
     auto placement = resumes ? cache_.acquire_empty() : cache_.acquire(sequence->tokens, sequence->cache_salt);
     assert(placement);
     sequence->slot = placement->slot;
+    auto & edits   = step.batch.edits;
+    edits.insert(edits.end(), placement->edits.begin(), placement->edits.end());
     if (resumes) {
-        // The restored state replaces the slot's content, so an edit still due there must not follow it.
-        auto & edits = step.batch.edits;
-        edits.erase(std::remove_if(edits.begin(), edits.end(),
-                                   [&](const CacheEdit & edit) { return edit.slot == placement->slot; }),
-                    edits.end());
-        step.restores.push_back({sequence, placement->slot});
+        edits.push_back({CacheEdit::Kind::restore, placement->slot, 0, -1, std::exchange(sequence->saved, nullptr)});
     } else {
-        step.batch.edits.insert(step.batch.edits.end(), placement->edits.begin(), placement->edits.end());
         sequence->n_past = placement->n_cached;
     }
+    cache_.promise(sequence->slot, sequence->tokens, sequence->cache_salt);
     if (!sequence->started()) {
         sequence->scheduled = now;
         sequence->n_cached  = std::min(placement->n_cached, sequence->n_prompt);
     }
     running_.push_back(sequence);
+}
+
+bool Scheduler::follow(Sequence * sequence) {
+    const auto promised = cache_.promised(sequence->tokens, sequence->cache_salt);
+    if (sequence->saved != nullptr || promised.length < kMinFollow) {
+        return false;
+    }
+    Sequence * leader = nullptr;
+    for (Sequence * candidate : running_) {
+        if (promised.slots.test(static_cast<size_t>(candidate->slot)) && candidate->priority >= sequence->priority &&
+            (leader == nullptr || candidate->n_past > leader->n_past)) {
+            leader = candidate;
+        }
+    }
+    if (leader == nullptr ||
+        promised.length - cache_.available(sequence->tokens, sequence->cache_salt) < kMinFollow) {
+        return false;
+    }
+    sequence->leader = leader;
+    sequence->split  = promised.length;
+    followers_[leader].emplace(sequence->split, sequence);
+    ++n_followers_;
+    return true;
+}
+
+void Scheduler::unfollow(Sequence * sequence) {
+    const auto found = followers_.find(std::exchange(sequence->leader, nullptr));
+    found->second.erase({sequence->split, sequence});
+    if (found->second.empty()) {
+        followers_.erase(found);
+    }
+    --n_followers_;
+}
+
+void Scheduler::free_followers(Sequence * leader, Position computed) {
+    auto found = followers_.find(leader);
+    while (found != followers_.end() && found->second.begin()->first <= computed) {
+        Sequence * follower = found->second.begin()->second;
+        unfollow(follower);
+        add(follower);
+        found = followers_.find(leader);
+    }
 }
 
 Sequence * Scheduler::lowest() const {
@@ -165,13 +205,20 @@ Sequence * Scheduler::lowest() const {
     return result;
 }
 
-void Scheduler::preempt(Sequence * sequence) {
-    running_.erase(std::find(running_.begin(), running_.end(), sequence));
-    pending_saves_.push_back({sequence, sequence->slot});
+void Scheduler::preempt(Sequence * sequence, std::vector<CacheEdit> & edits) {
+    if (sequence->n_past > 0) {
+        sequence->saved = std::make_shared<SavedState>();
+        edits.push_back({CacheEdit::Kind::save, sequence->slot, 0, -1, sequence->saved});
+    }
     cache_.discard(sequence->slot);
-    sequence->slot = -1;
+    leave_slot(sequence);
     ++preemptions_;
     add(sequence);
+}
+
+int32_t Scheduler::n_urgent(const Sequence * sequence) const {
+    const auto found = followers_.find(sequence);
+    return found == followers_.end() ? sequence->n_uncomputed() : found->second.begin()->first - sequence->n_past;
 }
 
 int32_t Scheduler::prompt_rows(int32_t n_decoding) const {
@@ -196,7 +243,7 @@ void Scheduler::add_rows(Step & step, TimePoint now) {
     }
     const double row_ms = cost_.row_ms();
     const auto   slack  = [&](const Sequence * sequence) {
-        return sequence->n_uncomputed() * row_ms - milliseconds(sequence->accepted, now);
+        return n_urgent(sequence) * row_ms - milliseconds(sequence->accepted, now);
     };
     std::stable_sort(prompts.begin(), prompts.end(), [&](const Sequence * a, const Sequence * b) {
         return a->priority != b->priority ? a->priority > b->priority : slack(a) < slack(b);
@@ -232,11 +279,10 @@ void Scheduler::add_rows(Step & step, TimePoint now) {
 
 void Scheduler::commit(const Step & step, double ms) {
     for (const Step::Part & part : step.parts) {
-        part.sequence->n_past += part.n_rows;
-        if (part.samples && part.sequence->n_generated() == 0) {
-            cache_.publish(part.sequence->slot, part.sequence->tokens, part.sequence->n_past,
-                           part.sequence->cache_salt);
-        }
+        Sequence & sequence = *part.sequence;
+        sequence.n_past += part.n_rows;
+        cache_.publish(sequence.slot, sequence.tokens, sequence.n_past, sequence.cache_salt);
+        free_followers(&sequence, sequence.n_past);
     }
     cost_.observe(static_cast<int32_t>(step.batch.rows.size()), ms);
 }
@@ -250,22 +296,43 @@ bool Scheduler::make_room() {
     if (running_.size() < 2) {
         return false;
     }
-    pending_edits_.push_back({CacheEdit::Kind::trim, lowest()->slot, 0});  // after its state has been saved
-    preempt(lowest());
+    const Slot slot = lowest()->slot;
+    preempt(lowest(), pending_edits_);
+    pending_edits_.push_back({CacheEdit::Kind::trim, slot, 0});
     short_of_room_ = true;
     return true;
 }
 
-void Scheduler::recompute(const Step & step) {
-    pending_edits_ = cache_.evict_idle();
+void Scheduler::roll_back(const Step & step) {
+    if (!options_.can_trim) {
+        return recompute(step);
+    }
     for (const Step::Part & part : step.parts) {
-        Sequence * sequence = part.sequence;
-        running_.erase(std::find(running_.begin(), running_.end(), sequence));
-        pending_edits_.push_back({CacheEdit::Kind::trim, sequence->slot, 0});
-        cache_.discard(sequence->slot);
-        sequence->slot   = -1;
-        sequence->n_past = 0;
-        add(sequence);
+        pending_edits_.push_back({CacheEdit::Kind::trim, part.sequence->slot, part.sequence->n_past});
+    }
+}
+
+void Scheduler::recompute(const Step & step) {
+    SlotSet touched;
+    for (const Step::Part & part : step.parts) {
+        touched.set(static_cast<size_t>(part.sequence->slot));
+    }
+    for (const CacheEdit & edit : step.batch.edits) {
+        touched.set(static_cast<size_t>(edit.slot));
+        if (edit.kind == CacheEdit::Kind::swap) {
+            touched.set(static_cast<size_t>(edit.source));
+        }
+    }
+    pending_edits_     = cache_.evict_idle();
+    const auto running = running_;
+    for (Sequence * sequence : running) {
+        if (touched.test(static_cast<size_t>(sequence->slot))) {
+            pending_edits_.push_back({CacheEdit::Kind::trim, sequence->slot, 0});
+            cache_.discard(sequence->slot);
+            sequence->n_past = 0;
+            leave_slot(sequence);
+            add(sequence);
+        }
     }
 }
 

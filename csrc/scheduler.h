@@ -6,9 +6,16 @@
 //
 // Waiting sequences start by priority, then in order of arrival. One of higher priority takes the slot of the
 // newest running one of lower priority, whose KV state is saved and restored later.
+//
+// What prompts have in common is computed once: a sequence whose prompt begins like one that is being computed follows
+// that one, which is to wait, without a slot, until the common part can be copied. It does not wait longer than it would
+// compute: its leader has at least its priority, has no more of the common part left than it would have itself, and has
+// the urgency of that part alone. Whatever takes the leader off its slot sets its followers free.
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -37,16 +44,9 @@ struct Step {
         bool       samples;   // its last row has logits
         size_t     last_row;  // index into batch.rows
     };
-    struct Move {
-        Sequence * sequence;
-        Slot       slot;
-    };
-    // In this order, before the batch: exchange slots, save preempted states, restore them.
-    std::vector<std::pair<Slot, Slot>> swaps;
-    std::vector<Move>                  saves;
-    std::vector<Move>                  restores;
-    Batch                              batch;
-    std::vector<Part>                  parts;
+
+    Batch             batch;
+    std::vector<Part> parts;
 };
 
 struct SchedulerOptions {
@@ -74,33 +74,45 @@ public:
     // The step found no room and changed nothing: evicts cached texts, else preempts one sequence.
     // False when a single sequence has all the room there is.
     bool make_room();
-    // The step failed or was aborted with its slots in an unknown state: all of it is to be computed again.
+    // The step was aborted: its edits are done, its rows are to be computed again.
+    void roll_back(const Step & step);
+    // The step failed with its slots in an unknown state: all they held is to be computed again.
     void recompute(const Step & step);
 
     const std::vector<Sequence *> & running() const { return running_; }
-    const std::vector<Sequence *> & waiting() const { return waiting_; }
+    size_t n_waiting() const { return waiting_.size() + n_followers_; }
     int64_t cached_tokens() const { return cache_.cached_tokens(); }
     uint64_t preemptions() const { return preemptions_; }
 
 private:
+    using Followers = std::set<std::pair<Position, Sequence *>>;  // by where the common part ends
+
     void    close_gap(Step & step);
     void    admit(Step & step, TimePoint now);
     void    start(Sequence * sequence, Step & step, TimePoint now);
-    void    preempt(Sequence * sequence);
+    void    leave_slot(Sequence * sequence);
+    void    preempt(Sequence * sequence, std::vector<CacheEdit> & edits);
     // The running sequence to give up: lowest priority, then newest.
     Sequence * lowest() const;
+    bool    follow(Sequence * sequence);
+    void    unfollow(Sequence * sequence);
+    // Those whose common part ends at `computed` or before need not wait any more.
+    void    free_followers(Sequence * leader, Position computed);
+    // Tokens until the prompt, or what others wait for of it, is done.
+    int32_t n_urgent(const Sequence * sequence) const;
     int32_t prompt_rows(int32_t n_decoding) const;
     void    add_rows(Step & step, TimePoint now);
 
-    SchedulerOptions        options_;
-    PrefixCache             cache_;
-    StepCost                cost_;
-    std::vector<Sequence *> waiting_;  // by priority, then id
-    std::vector<Sequence *> running_;  // in order of start
-    std::vector<Step::Move> pending_saves_;
-    std::vector<CacheEdit>  pending_edits_;
-    bool                    short_of_room_ = false;  // start nothing until a running sequence has left
-    uint64_t                preemptions_   = 0;
+    SchedulerOptions                      options_;
+    PrefixCache                           cache_;
+    StepCost                              cost_;
+    std::vector<Sequence *>               waiting_;        // by priority, then id; followers are not among them
+    std::vector<Sequence *>               running_;        // in order of start
+    std::map<const Sequence *, Followers> followers_;      // by leader; none is empty
+    size_t                                n_followers_   = 0;
+    std::vector<CacheEdit>                pending_edits_;  // due before anything else of the next step
+    bool                                  short_of_room_ = false;  // start nothing until a running sequence has left
+    uint64_t                              preemptions_   = 0;
 };
 
 }  // namespace inferno

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -38,11 +39,14 @@ struct Sequence {
     int32_t            n_prompt;
 
     // Where it is. Invariant: n_past < tokens.size(), for a token is appended only after the one before it ran.
-    Slot                 slot     = -1;  // -1 while waiting
-    Position             n_past   = 0;   // tokens[0, n_past) are in the KV cache of `slot`, or in `saved`
-    int32_t              n_cached = 0;   // prompt tokens that were in the cache when it got its first slot
-    std::vector<uint8_t> saved;          // KV state of a preempted sequence
-    int32_t              failures = 0;   // decode() failures it took part in
+    Slot                        slot     = -1;  // -1 while waiting
+    Position                    n_past   = 0;   // tokens[0, n_past) are in the KV cache of `slot`, or in `saved`
+    int32_t                     n_cached = 0;   // prompt tokens that were in the cache when it got its first slot
+    int32_t                     failures = 0;   // decode() failures it took part in
+    std::shared_ptr<SavedState> saved;          // KV state of a preempted sequence
+    // While it waits for a running sequence, whose prompt begins with tokens[0, split) too, to compute them.
+    Sequence *                  leader = nullptr;
+    Position                    split  = 0;
 
     std::optional<TimePoint> scheduled;    // first got a slot
     std::optional<TimePoint> first_token;  // first token sampled

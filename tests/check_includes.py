@@ -15,7 +15,7 @@ LAYERS = (
     {"engine"},
     {"scheduler", "chat", "grammar"},
     {"prefix_cache", "model", "model_info", "memory_estimate"},
-    {"llama_loading", "vocabulary"},
+    {"llama_loading", "vocabulary", "kv_state", "prefix_index"},
     {"sequence"},
     {"sampler", "candidates", "text_stream", "channel"},
     {"batch"},
@@ -25,7 +25,16 @@ LAYERS = (
 KERNELS = "kernels"
 #: model.h is an interface without llama.cpp in it, which the rooms below the model talk to.
 INTERFACES = {"model", "sampler"}
-MAY_KNOW_LLAMA = {"model", "model_info", "memory_estimate", "llama_loading", "vocabulary", "chat", "grammar"}
+MAY_KNOW_LLAMA = {
+    "model",
+    "model_info",
+    "memory_estimate",
+    "kv_state",
+    "llama_loading",
+    "vocabulary",
+    "chat",
+    "grammar",
+}
 LLAMA = re.compile(r"(llama|ggml|gguf)[\w-]*\.h$|^common/")
 
 

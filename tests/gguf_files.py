@@ -108,33 +108,47 @@ class Gguf:
 
 
 def tiny_llama(
-    *, context_train: int = 512, tokenizer: str = "gpt2", seed: int = 20240229, name: str = "Tiny Llama"
+    *,
+    context_train: int = 512,
+    tokenizer: str = "gpt2",
+    seed: int = 20240229,
+    name: str = "Tiny Llama",
+    window: int | None = None,
 ) -> Gguf:
     """A random llama of two layers: some 140,000 float32 weights, the same bytes on every call.
 
-    `tokenizer` is gpt2 (byte-level BPE with a few merges) or llama (SentencePiece with byte tokens).
+    `tokenizer` is gpt2 (byte-level BPE with a few merges) or llama (SentencePiece with byte tokens). With `window` it
+    is a Cohere2 of four layers, three of which see that many tokens.
     """
-    n_embd, n_head, n_head_kv, n_ff, n_layer = 64, 4, 2, 128, 2
+    n_embd, n_head, n_head_kv, n_ff = 64, 4, 2, 128
+    architecture, n_layer = ("llama", 2) if window is None else ("cohere2", 4)
     file = Gguf()
     for key, kind, value in (
-        ("general.architecture", STRING, "llama"),
+        ("general.architecture", STRING, architecture),
         ("general.name", STRING, name),
         ("general.file_type", U32, 0),
-        ("llama.context_length", U32, context_train),
-        ("llama.embedding_length", U32, n_embd),
-        ("llama.block_count", U32, n_layer),
-        ("llama.feed_forward_length", U32, n_ff),
-        ("llama.attention.head_count", U32, n_head),
-        ("llama.attention.head_count_kv", U32, n_head_kv),
-        ("llama.attention.layer_norm_rms_epsilon", F32, 1e-5),
-        ("llama.rope.dimension_count", U32, n_embd // n_head),
-        ("llama.rope.freq_base", F32, 10000.0),
         ("tokenizer.ggml.model", STRING, tokenizer),
         ("tokenizer.chat_template", STRING, CHAT_TEMPLATE),
     ):
         file.set(key, scalar(kind, value))
     n_vocab = {"gpt2": _add_byte_bpe, "llama": _add_sentencepiece}[tokenizer](file)
-    file.set("llama.vocab_size", scalar(U32, n_vocab))
+    for key, kind, value in (
+        ("context_length", U32, context_train),
+        ("embedding_length", U32, n_embd),
+        ("block_count", U32, n_layer),
+        ("feed_forward_length", U32, n_ff),
+        ("attention.head_count", U32, n_head),
+        ("attention.head_count_kv", U32, n_head_kv),
+        ("attention.layer_norm_rms_epsilon", F32, 1e-5),
+        ("rope.dimension_count", U32, n_embd // n_head),
+        ("rope.freq_base", F32, 10000.0),
+        ("vocab_size", U32, n_vocab),
+    ):
+        file.set(f"{architecture}.{key}", scalar(kind, value))
+    if window is not None:
+        file.set("cohere2.attention.sliding_window", scalar(U32, window))
+        file.set("cohere2.attention.layer_norm_epsilon", scalar(F32, 1e-5))
+        file.set("cohere2.logit_scale", scalar(F32, 1.0))
 
     random = np.random.default_rng(seed)
 
@@ -150,7 +164,8 @@ def tiny_llama(
     for layer in range(n_layer):
         block = f"blk.{layer}."
         norm(block + "attn_norm")
-        norm(block + "ffn_norm")
+        if window is None:
+            norm(block + "ffn_norm")
         for tensor, n_in, n_out in (
             ("attn_q", n_embd, n_embd),
             ("attn_k", n_embd, n_kv),
@@ -162,7 +177,8 @@ def tiny_llama(
         ):
             weights(block + tensor, n_in, n_out, n_in**-0.5)
     norm("output_norm")
-    weights("output", n_embd, n_vocab, 0.3)  # logits spread by about 0.3 * sqrt(64): sharp, not constant
+    if window is None:
+        weights("output", n_embd, n_vocab, 0.3)  # logits spread by about 0.3 * sqrt(64): sharp, not constant
     return file
 
 

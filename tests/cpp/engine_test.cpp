@@ -1,6 +1,7 @@
 #include "engine.h"
 
 #include <map>
+#include <random>
 #include <thread>
 
 #include "fake_model.h"
@@ -96,6 +97,72 @@ TEST(a_follow_up_computes_only_what_is_new) {
     CHECK_EQ(second.ends[0].usage.cached_tokens, 109);
     CHECK_EQ(fixture.model->n_rows() - before, size_t{5});
     CHECK_EQ(second.text, FakeModel::expected(first + answer + "more", 1));
+}
+
+TEST(a_burst_with_a_common_head_computes_it_once_and_says_so) {
+    Fixture           fixture(4, 256);
+    const std::string head(150, 'h');
+    fixture.model->close_gate();
+    std::map<RequestId, std::string> prompts;
+    const RequestId first = fixture.submit(head + "0", greedy(3));
+    fixture.model->wait_for_step();
+    for (int i = 1; i < 8; ++i) {
+        const std::string prompt = head + std::to_string(i);
+        prompts[fixture.submit(prompt, greedy(3))] = prompt;
+    }
+    fixture.model->open_gate();
+    CHECK_EQ(fixture.wait(first).text, FakeModel::expected(head + "0", 3));
+    for (const auto & [id, prompt] : prompts) {
+        const Output & output = fixture.wait(id);
+        CHECK_EQ(output.text, FakeModel::expected(prompt, 3));
+        CHECK_EQ(output.ends[0].usage.cached_tokens, 150);
+    }
+    CHECK_EQ(fixture.model->n_rows(), size_t{150 + 8 * 3});
+    CHECK(fixture.model->valid());
+}
+
+TEST(a_leader_that_is_cancelled_leaves_what_it_has_computed) {
+    Fixture           fixture(4, 512);
+    const std::string head(300, 'h');
+    fixture.model->close_gate();
+    const RequestId leader = fixture.submit(head + "0", greedy(3));
+    fixture.model->wait_for_step();
+    const RequestId follower = fixture.submit(head + "1", greedy(3));
+    fixture.model->step();
+    fixture.model->step();
+    fixture.engine.cancel({leader});
+    fixture.model->open_gate();
+    CHECK_EQ(fixture.wait(follower).text, FakeModel::expected(head + "1", 3));
+    CHECK(fixture.outputs[follower].ends[0].usage.cached_tokens >= 64);
+    CHECK(fixture.wait(leader).ends[0].reason == FinishReason::cancelled);
+    CHECK(fixture.model->valid());
+}
+
+TEST(random_bursts_with_common_heads_equal_each_alone) {
+    std::mt19937 random(3);
+    Fixture      fixture(3, 512);
+    for (int round = 0; round < 20; ++round) {
+        std::map<RequestId, std::string> prompts;
+        std::vector<RequestId>           cancelled;
+        for (int i = 0; i < 12; ++i) {
+            const std::string prompt = std::string(random() % 3 * 90, 'h') + std::string(random() % 150, 'o') +
+                                       std::to_string(random() % 3);
+            const RequestId id = fixture.submit(prompt, greedy(4), static_cast<int32_t>(random() % 2));
+            if (random() % 4 == 0) {
+                cancelled.push_back(id);
+                fixture.engine.cancel({id});
+            } else {
+                prompts[id] = prompt;
+            }
+        }
+        for (const auto & [id, prompt] : prompts) {
+            CHECK_EQ(fixture.wait(id).text, FakeModel::expected(prompt, 4));
+        }
+        for (const RequestId id : cancelled) {
+            CHECK_EQ(fixture.wait(id).ends.size(), size_t{1});
+        }
+    }
+    CHECK(fixture.model->valid());
 }
 
 TEST(a_full_cache_preempts_and_fails_nobody) {

@@ -134,21 +134,6 @@ public:
 
     const float * logits(size_t row) override { return logits_.at(row).data(); }
 
-    std::vector<uint8_t> save(Slot slot) override {
-        const auto & cell  = cells_[static_cast<size_t>(slot)];
-        const auto * bytes = reinterpret_cast<const uint8_t *>(cell.data());
-        return std::vector<uint8_t>(bytes, bytes + cell.size() * sizeof(Token));
-    }
-
-    bool restore(Slot slot, const std::vector<uint8_t> & state) override {
-        auto & cell = cells_[static_cast<size_t>(slot)];
-        cell.resize(state.size() / sizeof(Token));
-        if (!state.empty()) {
-            std::memcpy(cell.data(), state.data(), state.size());
-        }
-        return true;
-    }
-
     std::vector<std::vector<float>> embed(const std::vector<std::vector<Token>> & inputs) override {
         largest_embedding_batch_ = std::max(largest_embedding_batch_, inputs.size());
         std::vector<std::vector<float>> result;
@@ -182,6 +167,14 @@ public:
         gate_closed_ = false;
         moved_.notify_all();
     }
+    // Lets the step at the gate through and waits for the next one.
+    void step() {
+        std::unique_lock<std::mutex> lock(mutex_);
+        pass_    = true;
+        at_gate_ = false;
+        moved_.notify_all();
+        moved_.wait(lock, [this] { return at_gate_; });
+    }
     void wait_for_step() {
         std::unique_lock<std::mutex> lock(mutex_);
         moved_.wait(lock, [this] { return at_gate_; });
@@ -204,12 +197,32 @@ private:
 
     void apply(const std::vector<CacheEdit> & edits) {
         for (const CacheEdit & edit : edits) {
-            auto & cell = cells_[static_cast<size_t>(edit.slot)];
-            if (edit.kind == CacheEdit::Kind::copy) {
+            apply(edit);
+        }
+    }
+
+    void apply(const CacheEdit & edit) {
+        auto & cell = cells_[static_cast<size_t>(edit.slot)];
+        switch (edit.kind) {
+            case CacheEdit::Kind::copy:
                 cell = cells_[static_cast<size_t>(edit.source)];
-            }
-            valid_ = valid_ && cell.size() >= static_cast<size_t>(edit.from);
-            cell.resize(std::min(cell.size(), static_cast<size_t>(edit.from)));
+                [[fallthrough]];
+            case CacheEdit::Kind::trim:
+                valid_ = valid_ && cell.size() >= static_cast<size_t>(edit.from);
+                cell.resize(std::min(cell.size(), static_cast<size_t>(edit.from)));
+                break;
+            case CacheEdit::Kind::swap:
+                std::swap(cell, cells_[static_cast<size_t>(edit.source)]);
+                break;
+            case CacheEdit::Kind::save:
+                edit.state->allocate(cell.size() * sizeof(Token));
+                std::memcpy(edit.state->bytes.get(), cell.data(), edit.state->size);
+                break;
+            case CacheEdit::Kind::restore:
+                valid_ = valid_ && edit.state->size > 0;
+                cell.resize(edit.state->size / sizeof(Token));
+                std::memcpy(cell.data(), edit.state->bytes.get(), edit.state->size);
+                break;
         }
     }
 
@@ -217,8 +230,8 @@ private:
         std::unique_lock<std::mutex> lock(mutex_);
         at_gate_ = gate_closed_;
         moved_.notify_all();
-        moved_.wait(lock, [this] { return !gate_closed_ || abort_; });
-        at_gate_ = false;
+        moved_.wait(lock, [this] { return !gate_closed_ || pass_ || abort_; });
+        at_gate_ = pass_ = false;
     }
 
     inferno::ModelInfo                   info_;
@@ -241,6 +254,7 @@ private:
     std::condition_variable moved_;
     bool                    gate_closed_ = false;
     bool                    at_gate_     = false;
+    bool                    pass_        = false;
 };
 
 }  // namespace testing

@@ -152,17 +152,48 @@ TEST(copied_prefix_continues_identically) {
 TEST(saved_slot_continues_in_another_slot) {
     if (Model * model = generator()) {
         const auto france = generated(*model, kFrance, 8);
-        auto       prompt = tokens_of(*model, kFrance);
-        const auto state  = model->save(0);
-        CHECK(!state.empty());
-        CHECK(model->save(2).empty());
-        CHECK(model->restore(1, state));
+        const auto prompt = tokens_of(*model, kFrance);
+        const auto kept   = static_cast<Position>(prompt.size()) - 1;
+        const auto state  = std::make_shared<SavedState>();
+        Batch      save;
+        save.edits = {{CacheEdit::Kind::save, 0, 0, -1, state}};
+        CHECK(model->decode(save) == DecodeStatus::ok);
+        CHECK(state->size > 0);
 
         std::vector<std::vector<Token>> slots = {tokens_of(*model, kCount), prompt};
         generate(*model, slots, 8, {0, prompt.size() - 1},
-                 {{CacheEdit::Kind::trim, 0, 0}, {CacheEdit::Kind::trim, 1, static_cast<Position>(prompt.size()) - 1}});
+                 {{CacheEdit::Kind::trim, 0, 0},
+                  {CacheEdit::Kind::restore, 1, 0, -1, state},
+                  {CacheEdit::Kind::trim, 1, kept}});
         CHECK(slots[1] == france);
-        CHECK(!model->restore(1, std::vector<uint8_t>(state.begin(), state.begin() + 40)));
+    }
+}
+
+TEST(an_empty_state_is_refused) {
+    if (Model * model = generator()) {
+        generated(*model, kFrance, 8);
+        const auto state = std::make_shared<SavedState>();
+        Batch      save;
+        save.edits = {{CacheEdit::Kind::save, 2, 0, -1, state}};
+        CHECK(model->decode(save) == DecodeStatus::ok);
+        CHECK_EQ(state->size, size_t{0});  // nothing was there
+
+        Batch restore;
+        restore.edits = {{CacheEdit::Kind::restore, 1, 0, -1, state}};
+        CHECK(model->decode(restore) == DecodeStatus::failed);
+    }
+}
+
+TEST(swapped_slots_continue_in_each_others_place) {
+    if (Model * model = generator()) {
+        const auto count  = generated(*model, kCount, 8);
+        const auto france = generated(*model, kFrance, 8);
+        auto       slots  = std::vector<std::vector<Token>>{tokens_of(*model, kFrance), tokens_of(*model, kCount)};
+        generate(*model, slots, 3, {}, {{CacheEdit::Kind::trim, 0, 0}});
+        std::swap(slots[0], slots[1]);
+        generate(*model, slots, 5, {slots[0].size() - 1, slots[1].size() - 1}, {{CacheEdit::Kind::swap, 0, 0, 1}});
+        CHECK(slots[0] == count);
+        CHECK(slots[1] == france);
     }
 }
 

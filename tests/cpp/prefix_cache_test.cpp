@@ -57,6 +57,21 @@ TEST(a_running_prompt_is_copied_from) {
     CHECK_EQ(follower->edits[0].source, leader->slot);
 }
 
+TEST(a_long_copy_is_better_than_a_short_match_in_place) {
+    PrefixCache cache(3, true, true);
+    store(cache, range(0, 30));
+    const auto leader = cache.acquire(joined(range(0, 20), range(500, 700)), 0);
+    cache.publish(leader->slot, joined(range(0, 20), range(500, 700)), 220, 0);
+    CHECK_EQ(cache.acquire(joined(range(0, 20), range(500, 690)), 0)->n_cached, 209);
+}
+
+TEST(of_equal_matches_the_one_that_loses_least_is_continued) {
+    PrefixCache cache(3, true, true);
+    store(cache, range(0, 150));
+    const Slot shorter = store(cache, joined(range(0, 100), {7}));
+    CHECK_EQ(cache.acquire(joined(range(0, 100), {8, 8}), 0)->slot, shorter);
+}
+
 TEST(a_short_head_of_a_long_text_is_copied_not_taken) {
     PrefixCache cache(4, true, true);
     const Slot  slot      = store(cache, range(0, 1000));

@@ -1,6 +1,8 @@
 #include "scheduler.h"
 
+#include <algorithm>
 #include <memory>
+#include <numeric>
 
 #include "test.h"
 
@@ -18,11 +20,17 @@ class Bench {
 public:
     explicit Bench(SchedulerOptions options = kOptions) : scheduler(options) {}
 
+    // A prompt that has nothing in common with others.
     Sequence & add(int32_t n_prompt, int32_t priority = 0) {
-        std::vector<Token> prompt(static_cast<size_t>(n_prompt), static_cast<Token>(sequences.size() + 1));
+        return add_prompt(
+            std::vector<Token>(static_cast<size_t>(n_prompt), static_cast<Token>(sequences.size() + 1000)), priority);
+    }
+
+    Sequence & add_prompt(std::vector<Token> prompt, int32_t priority = 0, uint64_t salt = 0) {
         sequences.push_back(std::make_unique<Sequence>(sequences.size() + 1, std::move(prompt), SamplingParams{}));
-        sequences.back()->priority = priority;
-        sequences.back()->accepted = at(now);
+        sequences.back()->priority   = priority;
+        sequences.back()->cache_salt = salt;
+        sequences.back()->accepted   = at(now);
         scheduler.add(sequences.back().get());
         return *sequences.back();
     }
@@ -30,12 +38,6 @@ public:
     // Plans, "computes" in `ms`, and samples one token for each finished row.
     Step run(double ms = 1) {
         const Step step = scheduler.plan(at(now));
-        for (const auto & save : step.saves) {
-            save.sequence->saved = {1};
-        }
-        for (const auto & restore : step.restores) {
-            restore.sequence->saved.clear();
-        }
         scheduler.commit(step, ms);
         for (const Step::Part & part : step.parts) {
             if (part.samples) {
@@ -58,6 +60,12 @@ int32_t rows_of(const Step & step, const Sequence & sequence) {
         }
     }
     return 0;
+}
+
+int count(const Step & step, CacheEdit::Kind kind) {
+    const auto & edits = step.batch.edits;
+    return static_cast<int>(
+        std::count_if(edits.begin(), edits.end(), [&](const CacheEdit & edit) { return edit.kind == kind; }));
 }
 
 TEST(a_prompt_alone_takes_whole_batches) {
@@ -145,8 +153,8 @@ TEST(a_higher_priority_takes_the_slot_of_the_newest_lower_one) {
     bench.run();
     const Sequence & urgent = bench.add(4, 9);
     const Step       step   = bench.run();
-    CHECK_EQ(step.saves.size(), size_t{1});
-    CHECK(step.saves[0].sequence == &newest);
+    CHECK_EQ(count(step, CacheEdit::Kind::save), 1);
+    CHECK(newest.saved != nullptr);
     CHECK(rows_of(step, urgent) > 0);
     CHECK_EQ(bench.scheduler.preemptions(), uint64_t{1});
 }
@@ -160,7 +168,7 @@ TEST(a_preempted_sequence_is_restored_where_it_was) {
     bench.scheduler.remove(&urgent);
     const Position before = sequence.n_past;
     const Step     step   = bench.run();
-    CHECK_EQ(step.restores.size(), size_t{1});
+    CHECK_EQ(count(step, CacheEdit::Kind::restore), 1);
     CHECK_EQ(sequence.n_past, before + 1);
 }
 
@@ -169,8 +177,8 @@ TEST(equal_priority_preempts_nobody) {
     bench.add(4);
     bench.run();
     bench.add(4);
-    CHECK(bench.run().saves.empty());
-    CHECK_EQ(bench.scheduler.waiting().size(), size_t{1});
+    CHECK_EQ(count(bench.run(), CacheEdit::Kind::save), 0);
+    CHECK_EQ(bench.scheduler.n_waiting(), size_t{1});
 }
 
 TEST(without_room_cached_texts_go_before_running_ones) {
@@ -197,7 +205,7 @@ TEST(without_room_the_newest_is_preempted_and_nothing_starts_until_one_leaves) {
     bench.scheduler.remove(&first);
     bench.run();
     CHECK_EQ(bench.scheduler.running().size(), size_t{1});
-    CHECK_EQ(bench.scheduler.waiting().size(), size_t{0});
+    CHECK_EQ(bench.scheduler.n_waiting(), size_t{0});
 }
 
 TEST(a_single_sequence_cannot_make_room) {
@@ -215,9 +223,19 @@ TEST(gaps_between_running_slots_are_closed) {
     bench.run();
     bench.scheduler.remove(&middle);
     const Step step = bench.run();
-    CHECK_EQ(step.swaps.size(), size_t{1});
+    CHECK_EQ(count(step, CacheEdit::Kind::swap), 1);
     const auto & running = bench.scheduler.running();
     CHECK_EQ(std::abs(running[0]->slot - running[1]->slot), 1);
+}
+
+TEST(what_a_running_prompt_has_computed_can_be_copied) {
+    Bench bench;
+    bench.add_prompt(std::vector<Token>(200, 7));
+    bench.run();
+    bench.run();
+    const Sequence & other = bench.add_prompt(std::vector<Token>(100, 7));
+    bench.run();
+    CHECK_EQ(other.n_cached, 99);
 }
 
 TEST(rows_come_in_slot_order) {
@@ -239,6 +257,162 @@ TEST(a_failed_step_is_computed_again_from_the_start) {
     bench.scheduler.recompute(failed);
     CHECK_EQ(sequence.n_past, 0);
     CHECK_EQ(rows_of(bench.run(), sequence), 11);
+}
+
+TEST(an_aborted_step_is_computed_again_from_where_it_was) {
+    Bench            bench;
+    const Sequence & sequence = bench.add(100);
+    bench.run();
+    const Step aborted = bench.scheduler.plan(at(1));
+    bench.scheduler.roll_back(aborted);
+    const Step step = bench.run();
+    CHECK_EQ(count(step, CacheEdit::Kind::trim), 1);
+    CHECK_EQ(step.batch.edits[0].from, 64);
+    CHECK_EQ(rows_of(step, sequence), 36);
+}
+
+TEST(a_failed_step_spares_who_had_no_part_in_it) {
+    Bench            bench({4, 64, 80.0, true, true});
+    const Sequence & first  = bench.add(200);
+    const Sequence & second = bench.add(300);
+    bench.run();
+    const Step failed = bench.scheduler.plan(at(1));
+    CHECK_EQ(rows_of(failed, second), 0);
+    bench.scheduler.recompute(failed);
+    CHECK_EQ(first.slot, -1);
+    CHECK(second.slot >= 0);
+}
+
+// ---- prompts in common ----------------------------------------------------------------------------------------------
+
+std::vector<Token> with_head(int32_t n_head, int32_t n_own, Token own) {
+    std::vector<Token> tokens(static_cast<size_t>(n_head + n_own), own);
+    std::iota(tokens.begin(), tokens.begin() + n_head, 0);
+    return tokens;
+}
+
+TEST(a_burst_with_a_common_head_computes_it_once) {
+    Bench bench({16, 512, 80.0, true, true});
+    for (int i = 0; i < 16; ++i) {
+        bench.add_prompt(with_head(400, 32, 1000 + i));
+    }
+    CHECK_EQ(bench.run().batch.rows.size(), size_t{432});
+    const Step step = bench.run();
+    CHECK_EQ(count(step, CacheEdit::Kind::copy), 15);
+    CHECK_EQ(step.batch.rows.size(), size_t{1 + 15 * 32});
+    CHECK_EQ(bench.sequences.back()->n_cached, 400);
+}
+
+TEST(followers_start_while_their_leader_goes_on) {
+    Bench bench;
+    bench.add_prompt(with_head(100, 1000, 1));
+    const Sequence & follower = bench.add_prompt(with_head(100, 20, 2));
+    bench.run();
+    CHECK_EQ(follower.slot, -1);
+    bench.run();
+    bench.run();
+    CHECK_EQ(follower.n_cached, 100);
+    CHECK_EQ(follower.n_generated(), 1);
+    CHECK_EQ(bench.sequences.front()->n_generated(), 0);
+}
+
+TEST(equal_prompts_are_computed_once_but_for_their_last_token) {
+    Bench bench({8, 512, 80.0, true, true});
+    for (int i = 0; i < 8; ++i) {
+        bench.add_prompt(with_head(300, 0, 0));
+    }
+    CHECK_EQ(bench.run().batch.rows.size(), size_t{300});
+    CHECK_EQ(bench.run().batch.rows.size(), size_t{1 + 7});
+}
+
+TEST(a_little_in_common_is_not_worth_waiting_for) {
+    Bench bench({4, 512, 80.0, true, true});
+    bench.add_prompt(with_head(63, 100, 1));
+    const Sequence & second = bench.add_prompt(with_head(63, 100, 2));
+    bench.run();
+    CHECK(second.slot >= 0);
+}
+
+TEST(salts_do_not_follow_each_other) {
+    Bench bench({4, 512, 80.0, true, true});
+    bench.add_prompt(with_head(200, 10, 1));
+    Sequence & other = bench.add_prompt(with_head(200, 10, 2), 0, 7);
+    bench.run();
+    CHECK(other.slot >= 0);
+    CHECK_EQ(other.n_cached, 0);
+}
+
+TEST(nobody_follows_a_lower_priority) {
+    Bench bench({4, 64, 80.0, true, true});
+    bench.add_prompt(with_head(200, 10, 1));
+    bench.run();
+    const Sequence & urgent = bench.add_prompt(with_head(200, 10, 2), 5);
+    bench.run();
+    CHECK(urgent.slot >= 0);
+}
+
+TEST(followers_outlive_a_leader_that_is_removed) {
+    Bench      bench({4, 64, 80.0, true, true});
+    Sequence & leader = bench.add_prompt(with_head(400, 10, 1));
+    Sequence & second = bench.add_prompt(with_head(400, 10, 2));
+    Sequence & third  = bench.add_prompt(with_head(400, 10, 3));
+    bench.run();
+    bench.scheduler.remove(&leader);
+    bench.run();
+    CHECK(second.slot >= 0);
+    CHECK_EQ(second.n_cached, 64);  // what the leader had computed
+    CHECK(third.leader == &second);
+}
+
+TEST(followers_outlive_a_leader_that_is_preempted) {
+    Bench      bench({2, 64, 80.0, true, true});
+    Sequence & leader   = bench.add_prompt(with_head(400, 10, 1));
+    Sequence & follower = bench.add_prompt(with_head(400, 10, 2));
+    bench.run();
+    bench.add(2000, 9);
+    bench.add(2000, 9);
+    bench.run();
+    CHECK_EQ(leader.slot, -1);
+    CHECK(follower.leader == nullptr);
+    CHECK_EQ(bench.scheduler.n_waiting(), size_t{2});
+}
+
+TEST(followers_outlive_a_leader_whose_step_failed) {
+    Bench      bench({4, 64, 80.0, true, true});
+    Sequence & leader   = bench.add_prompt(with_head(400, 10, 1));
+    Sequence & follower = bench.add_prompt(with_head(400, 10, 2));
+    const Step step     = bench.scheduler.plan(at(0));
+    CHECK(follower.leader == &leader);
+    bench.scheduler.recompute(step);
+    CHECK(follower.leader == nullptr);
+    bench.run();
+    CHECK(follower.leader == &leader);
+}
+
+TEST(a_follower_can_be_removed) {
+    Bench      bench;
+    Sequence & leader   = bench.add_prompt(with_head(400, 10, 1));
+    Sequence & follower = bench.add_prompt(with_head(400, 10, 2));
+    bench.run();
+    CHECK(follower.leader == &leader);
+    bench.scheduler.remove(&follower);
+    CHECK_EQ(bench.scheduler.n_waiting(), size_t{0});
+    bench.run();
+}
+
+// Without the urgency of those who wait for it, a long leader would let every short prompt pass.
+TEST(what_others_wait_for_is_urgent) {
+    Bench bench({4, 64, 80.0, true, true});
+    bench.add(5);
+    bench.run(50);
+    bench.add_prompt(with_head(100, 3000, 1));
+    const Sequence & follower = bench.add_prompt(with_head(100, 3000, 2));
+    bench.run(50);
+    bench.add(1000);
+    for (int i = 0; i < 8 && follower.slot < 0; ++i) {
+        bench.run(50);
+    }
+    CHECK(follower.slot >= 0);
 }
 
 TEST(the_cost_of_a_step_is_learned) {
