@@ -107,6 +107,7 @@ EngineOptions effective_options(const EngineOptions & options, const ModelInfo &
 }
 
 llama_model_params model_params(const EngineOptions & options) {
+    kernels::use_kernels(options.cpu_kernels);
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers       = options.gpu_layers;
     return params;

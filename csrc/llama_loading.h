@@ -32,6 +32,7 @@ void expect_abort(bool expected);
 // `options` with what "automatic" and the model's limits make of it.
 EngineOptions effective_options(const EngineOptions & options, const ModelInfo & info);
 
+// Also says whether our CPU kernels are to be used by what is loaded next.
 llama_model_params   model_params(const EngineOptions & options);
 llama_context_params generation_params(const EngineOptions & options);
 llama_context_params embedding_params(const EngineOptions & options, const ModelInfo & info);

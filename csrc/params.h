@@ -53,6 +53,7 @@ struct EngineOptions {
     int32_t queue_size     = 512;
     int32_t step_budget_ms = 80;
     bool    prefix_cache   = true;
+    bool    cpu_kernels    = true;
 };
 
 // One row. For lists `min`/`max` bound the items, `max_items` their number, `max_length` a string's bytes.
@@ -126,7 +127,10 @@ inline constexpr auto kEngineFields = std::make_tuple(
     Field{"step_budget_ms", &EngineOptions::step_budget_ms, 1, 60000,
           "Longest step, in milliseconds, that prompt processing may cause while other texts are generated."},
     Field{"prefix_cache", &EngineOptions::prefix_cache, 0, 1,
-          "Keep finished texts in the KV cache so that a prompt that extends one computes only the rest."});
+          "Keep finished texts in the KV cache so that a prompt that extends one computes only the rest."},
+    Field{"cpu_kernels", &EngineOptions::cpu_kernels, 0, 1,
+          "Compute with Inferno's own CPU kernels where the processor has them, not llama.cpp's. In a process with "
+          "several models the one loaded last decides for attention."});
 
 // Throws Error(invalid_request) naming the first field that is out of range, not finite, too long or too many.
 void validate(const SamplingParams & params);

@@ -1,6 +1,7 @@
 #include "weights_buffer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 
 
@@ -143,6 +144,8 @@ private:
     const Tiling                tiling_;
 };
 
+std::atomic<bool> in_use{true};
+
 class Products : public ggml::cpu::tensor_traits {
     bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
         size = Product::work_bytes(n_threads, op);
@@ -181,7 +184,9 @@ class Gelu : public ggml::cpu::tensor_traits {
 
 class BufferType : public ggml::cpu::extra_buffer_type {
     bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
-        return op->op == GGML_OP_MUL_MAT && holds(op->src[0]) && packing_of(op->src[0]) != nullptr &&
+        // The loader asks with a tensor that has no memory yet.
+        const bool wanted = op->src[0]->data != nullptr || in_use.load(std::memory_order_relaxed);
+        return wanted && op->op == GGML_OP_MUL_MAT && holds(op->src[0]) && packing_of(op->src[0]) != nullptr &&
                op->src[1]->type == GGML_TYPE_F32 && op->src[1]->nb[0] == sizeof(float) &&
                (op->src[1]->buffer == nullptr || ggml_backend_buft_is_host(op->src[1]->buffer->buft)) &&
                ggml_is_contiguous(op);
@@ -191,6 +196,9 @@ class BufferType : public ggml::cpu::extra_buffer_type {
     ggml::cpu::tensor_traits * get_tensor_traits(const ggml_tensor * op) override {
         if (op->op == GGML_OP_MUL_MAT && holds(op->src[0])) {
             return &products_;
+        }
+        if (!in_use.load(std::memory_order_relaxed)) {
+            return nullptr;
         }
         if (takes_attention(op)) {
             return &attention_;
@@ -269,6 +277,10 @@ ggml_backend_buffer_type_t weights_buffer_type() {
         &operations,
     };
     return best_kernels() != nullptr ? &type : nullptr;
+}
+
+void use_kernels(bool use) {
+    in_use.store(use, std::memory_order_relaxed);
 }
 
 void register_weights_buffer_type() {

@@ -12,4 +12,8 @@ ggml_backend_buffer_type_t weights_buffer_type();
 // before the first model is loaded.
 void register_weights_buffer_type();
 
+// Whether weights that are loaded from now on are packed, and attention and GELU computed by us. On at first. Weights that
+// are packed already go on being computed by us. Any thread.
+void use_kernels(bool use);
+
 }  // namespace inferno::kernels

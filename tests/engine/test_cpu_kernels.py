@@ -1,0 +1,51 @@
+"""Our CPU kernels against llama.cpp's, through whole models."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from inferno import LLM
+from inferno.request import Choice
+
+PROMPT = "The capital of France is"
+
+
+@pytest.fixture(autouse=True)
+def kernels_in_use_again(tiny_model: Path) -> Iterator[None]:
+    """They are switched for the process by the model that was loaded last."""
+    yield
+    LLM(tiny_model, context_size=64).close()
+
+
+def first_tokens(path: Path, *, cpu_kernels: bool) -> Choice:
+    with LLM(path, context_size=512, parallel=2, cpu_kernels=cpu_kernels) as llm:
+        return llm.generate(PROMPT, max_tokens=6, temperature=0, logprobs=5).choices[0]
+
+
+def test_they_say_what_llama_cpp_says(smollm2: Path) -> None:
+    """Additions come in another order, and ours rounds less: probabilities move, slightly."""
+    ours, theirs = (first_tokens(smollm2, cpu_kernels=on) for on in (True, False))
+    assert ours.logprobs and theirs.logprobs
+    assert ours.text.startswith(" Paris")
+    assert theirs.text.startswith(" Paris")
+    likely = [{top.token: top.logprob for top in choice.logprobs[0].top} for choice in (ours, theirs)]
+    both = likely[0].keys() & likely[1].keys()
+    assert len(both) >= 4  # the last of the five may be another
+    np.testing.assert_allclose([likely[0][t] for t in both], [likely[1][t] for t in both], atol=0.15)
+
+
+def test_vectors_agree(embed_model: Path) -> None:
+    texts = ["a cat", "a kitten sleeps", "GPUs are fast " * 30]
+    vectors = []
+    for on in (True, False):
+        with LLM(embed_model, cpu_kernels=on) as llm:
+            vectors.append(llm.embed(texts))
+    assert np.all(np.sum(vectors[0] * vectors[1], axis=1) > 0.999)
+
+
+def test_a_loaded_model_keeps_its_weights_when_they_are_switched_off(smollm2: Path, tiny_model: Path) -> None:
+    with LLM(smollm2, context_size=128, parallel=1) as llm:
+        with LLM(tiny_model, context_size=64, cpu_kernels=False):
+            assert llm.generate(PROMPT, max_tokens=2, temperature=0).text.startswith(" Paris")
+        assert llm.generate(PROMPT, max_tokens=2, temperature=0).text.startswith(" Paris")
