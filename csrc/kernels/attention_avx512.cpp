@@ -76,15 +76,15 @@ __m512 load(const Half * p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
 }
 
-// sums[r][j] (+)= sum over i < n of left[r][i] * right[i][j], for j < 16 * W. Strides of floats on the left, of bytes on
-// the right.
-template <int R, int W, bool add, class Right>
+// sums[r][j] += sum over i < n of left[r][i] * right[i][j], for j < 16 * W. Strides of floats on the left, of bytes on the
+// right.
+template <int R, int W, class Right>
 void multiply_rows(const float * left, int64_t left_stride, const Right * right, size_t right_stride, int64_t n,
                    float * sums, int64_t sums_stride) {
     __m512 s[R][W];
     for (int r = 0; r < R; ++r) {
         for (int64_t j = 0; j < W; ++j) {
-            s[r][j] = add ? load(sums + r * sums_stride + j * kLanes) : _mm512_setzero_ps();
+            s[r][j] = load(sums + r * sums_stride + j * kLanes);
         }
     }
     for (int64_t i = 0; i < n; ++i) {
@@ -108,16 +108,16 @@ void multiply_rows(const float * left, int64_t left_stride, const Right * right,
     }
 }
 
-template <int W, bool add, class Right, int R = kRows>
+template <int W, class Right, int R = kRows>
 void multiply(int64_t rows, const float * left, int64_t left_stride, const Right * right, size_t right_stride, int64_t n,
               float * sums, int64_t sums_stride) {
     for (; rows >= R; rows -= R) {
-        multiply_rows<R, W, add>(left, left_stride, right, right_stride, n, sums, sums_stride);
+        multiply_rows<R, W>(left, left_stride, right, right_stride, n, sums, sums_stride);
         left += R * left_stride;
         sums += R * sums_stride;
     }
     if constexpr (R > 1) {
-        multiply<W, add, Right, R - 1>(rows, left, left_stride, right, right_stride, n, sums, sums_stride);
+        multiply<W, Right, R - 1>(rows, left, left_stride, right, right_stride, n, sums, sums_stride);
     }
 }
 
@@ -221,10 +221,69 @@ private:
         }
     }
 
-    // For many, converting and turning them round pays.
+    // For many, converting and turning them round pays. Products are added up in the order of score_few(), so that a
+    // position has the same scores whichever others are computed beside it.
     void score_many(int64_t cell, int64_t n) {
         load_keys(cell, n);
-        multiply<4, false>(rows_, q_, size_, keys_, kCells * sizeof(float), size_, scores_, kCells);
+        for (int64_t c = 0; c < n; c += 2 * kLanes) {
+            int64_t row = 0;
+            for (; row + 2 <= rows_; row += 2) {
+                score_rows<2>(row, c);
+            }
+            if (row < rows_) {
+                score_rows<1>(row, c);
+            }
+        }
+    }
+
+    template <int R>
+    struct Scores {
+        __m512 of[R][2];
+
+        friend Scores operator+(const Scores & a, const Scores & b) {
+            Scores sum;
+            for (int r = 0; r < R; ++r) {
+                for (int j = 0; j < 2; ++j) {
+                    sum.of[r][j] = _mm512_add_ps(a.of[r][j], b.of[r][j]);
+                }
+            }
+            return sum;
+        }
+    };
+
+    template <int R>
+    void score_rows(int64_t row, int64_t c) {
+        const float * q    = q_ + row * size_;
+        const float * keys = keys_ + c;
+        const auto    sum  = (four_lanes<R>(q, keys, 0) + four_lanes<R>(q, keys, 4)) +
+                         (four_lanes<R>(q, keys, 8) + four_lanes<R>(q, keys, 12));
+        for (int64_t r = 0; r < R; ++r) {
+            for (int64_t j = 0; j < 2; ++j) {
+                _mm512_storeu_ps(scores_ + (row + r) * kCells + c + j * kLanes, sum.of[r][j]);
+            }
+        }
+    }
+
+    template <int R>
+    Scores<R> four_lanes(const float * q, const float * keys, int64_t lane) const {
+        return (one_lane<R>(q, keys, lane) + one_lane<R>(q, keys, lane + 2)) +
+               (one_lane<R>(q, keys, lane + 1) + one_lane<R>(q, keys, lane + 3));
+    }
+
+    // The products of every 16th coordinate.
+    template <int R>
+    Scores<R> one_lane(const float * q, const float * keys, int64_t lane) const {
+        Scores<R> sum = {};
+        for (int64_t i = lane; i < size_; i += kLanes) {
+            const __m512 cells[2] = {load(keys + i * kCells), load(keys + i * kCells + kLanes)};
+            for (int64_t r = 0; r < R; ++r) {
+                const __m512 factor = _mm512_set1_ps(q[r * size_ + i]);
+                for (int j = 0; j < 2; ++j) {
+                    sum.of[r][j] = _mm512_fmadd_ps(cells[j], factor, sum.of[r][j]);
+                }
+            }
+        }
+        return sum;
     }
 
     template <class Value>
@@ -244,7 +303,7 @@ private:
 
     template <int W, class Value>
     void add_values(const Value * values, size_t stride, int64_t n, int64_t i) {
-        multiply<W, true>(rows_, scores_, kCells, values + i, stride, n, result_.values + i, size_);
+        multiply<W>(rows_, scores_, kCells, values + i, stride, n, result_.values + i, size_);
     }
 
     void add_converted_values(int64_t cell, int64_t n) {

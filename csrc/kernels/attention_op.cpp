@@ -13,8 +13,9 @@ namespace inferno::kernels {
 
 namespace {
 
-// Cells are divided among threads only when there are fewer tiles than keep them busy, and in pieces of this many.
-constexpr int64_t kCellStep = 64;
+// Cells are attended to in pieces of this many, which are then put together: by one thread when there are enough tiles to
+// keep all busy, else by several. The pieces are always the same, so that the result is.
+constexpr int64_t kPieceCells = 512;
 
 struct Parameters {
     float scale;
@@ -35,13 +36,8 @@ public:
         : heads(op->src[0]->ne[2] / op->src[1]->ne[2]), key_heads(op->src[1]->ne[2]), positions(op->src[0]->ne[1]),
           streams(op->src[0]->ne[3]), cells(op->src[1]->ne[1]), head_size(op->src[0]->ne[0]),
           tile_positions(std::max<int64_t>(1, std::min(positions, kMaxQueryRows / heads))),
-          tiles_of_head((positions + tile_positions - 1) / tile_positions) {
-        const int64_t wanted = (4 * n_threads + n_tiles() - 1) / n_tiles();
-        const int64_t pieces = std::clamp<int64_t>(cells / (4 * kCellStep), 1, wanted);
-        const int64_t steps  = (cells + kCellStep - 1) / kCellStep;
-        piece_cells          = (steps + pieces - 1) / pieces * kCellStep;
-        n_pieces             = n_tiles() >= 4 * n_threads ? 1 : (cells + piece_cells - 1) / piece_cells;
-    }
+          tiles_of_head((positions + tile_positions - 1) / tile_positions),
+          n_pieces((cells + kPieceCells - 1) / kPieceCells), pieces_apart(n_pieces > 1 && n_tiles() < 4 * n_threads) {}
 
     int64_t n_tiles() const { return streams * key_heads * tiles_of_head; }
     size_t  result_floats() const { return static_cast<size_t>(tile_positions * heads * (2 + head_size)); }
@@ -54,8 +50,8 @@ public:
     const int64_t head_size;
     const int64_t tile_positions;
     const int64_t tiles_of_head;
-    int64_t       piece_cells;
-    int64_t       n_pieces;
+    const int64_t n_pieces;
+    const bool    pieces_apart;  // each piece is an item of work
 };
 
 class Attention {
@@ -65,8 +61,8 @@ public:
 
     static size_t work_bytes(int n_threads, const ggml_tensor * op) {
         const Division division(op, n_threads);
-        const size_t   results = static_cast<size_t>(division.n_tiles() * division.n_pieces);
-        const size_t   buffers = division.n_pieces == 1 ? static_cast<size_t>(n_threads) : results;
+        const size_t   buffers = static_cast<size_t>(division.pieces_apart ? division.n_tiles() * division.n_pieces
+                                                                           : int64_t{2} * n_threads);
         return (static_cast<size_t>(n_threads) * scratch_floats(division.head_size) +
                 buffers * division.result_floats()) * sizeof(float);
     }
@@ -76,14 +72,15 @@ public:
             ggml_threadpool_chunk_set(params_->threadpool, 0);
         }
         ggml_barrier(params_->threadpool);
+        if (!division_.pieces_apart) {
+            return for_each_of(division_.n_tiles(), [&](int64_t tile) { attend(tile); });
+        }
         for_each_of(division_.n_tiles() * division_.n_pieces, [&](int64_t item) {
-            attend(item / division_.n_pieces, item % division_.n_pieces);
+            attend(item / division_.n_pieces, item % division_.n_pieces, result(item));
         });
-        if (division_.n_pieces > 1) {
-            ggml_barrier(params_->threadpool);
-            for (int64_t tile = params_->ith; tile < division_.n_tiles(); tile += params_->nth) {
-                merge(tile);
-            }
+        ggml_barrier(params_->threadpool);
+        for (int64_t tile = params_->ith; tile < division_.n_tiles(); tile += params_->nth) {
+            merge(tile);
         }
     }
 
@@ -130,8 +127,7 @@ private:
         const ggml_tensor * v = op_->src[2];
         const ggml_tensor * m = op_->src[3];
         const int64_t stream  = place.stream / (division_.streams / k->ne[3]);
-        const int64_t begin   = division_.n_pieces == 1 ? 0 : piece * division_.piece_cells;
-        const int64_t end     = division_.n_pieces == 1 ? division_.cells : begin + division_.piece_cells;
+        const int64_t begin   = piece * kPieceCells;
         return {at(k, 0, place.key_head, stream),
                 at(v, 0, place.key_head, stream),
                 k->nb[1],
@@ -139,7 +135,7 @@ private:
                 m == nullptr ? nullptr : at(m, place.position, 0, place.stream % m->ne[3]),
                 m == nullptr ? 0 : m->nb[1],
                 begin,
-                std::min(end, division_.cells)};
+                std::min(begin + kPieceCells, division_.cells)};
     }
 
     float * scratch(int64_t thread) const {
@@ -152,15 +148,23 @@ private:
         return {base, base + rows, base + 2 * rows};
     }
 
-    void attend(int64_t tile, int64_t piece) const {
+    void attend(int64_t tile, int64_t piece, const Attended & part) const {
+        const Place place = place_of(tile);
+        attention_kernel()->attend(queries_of(place), cells_of(place, piece), part, scratch(params_->ith));
+    }
+
+    // All pieces, one after another.
+    void attend(int64_t tile) const {
         const Place    place   = place_of(tile);
         const Queries  queries = queries_of(place);
-        const bool     whole   = division_.n_pieces == 1;
-        const Attended part    = result(whole ? params_->ith : tile * division_.n_pieces + piece);
-        attention_kernel()->attend(queries, cells_of(place, piece), part, scratch(params_->ith));
-        if (whole) {
-            write(place, queries, part);
+        const Attended all     = result(2 * params_->ith);
+        const Attended part    = result(2 * params_->ith + 1);
+        attend(tile, 0, all);
+        for (int64_t piece = 1; piece < division_.n_pieces; ++piece) {
+            attend(tile, piece, part);
+            add(all, part, queries.rows());
         }
+        write(place, queries, all);
     }
 
     void merge(int64_t tile) const {
@@ -168,15 +172,18 @@ private:
         const Queries  queries = queries_of(place);
         const Attended all     = result(tile * division_.n_pieces);
         for (int64_t piece = 1; piece < division_.n_pieces; ++piece) {
-            const Attended part = result(tile * division_.n_pieces + piece);
-            for (int64_t row = 0; row < queries.rows(); ++row) {
-                add(all, part, row);
-            }
+            add(all, result(tile * division_.n_pieces + piece), queries.rows());
         }
         write(place, queries, all);
     }
 
-    void add(const Attended & all, const Attended & part, int64_t row) const {
+    void add(const Attended & all, const Attended & part, int64_t rows) const {
+        for (int64_t row = 0; row < rows; ++row) {
+            add_row(all, part, row);
+        }
+    }
+
+    void add_row(const Attended & all, const Attended & part, int64_t row) const {
         if (part.maxima[row] == -std::numeric_limits<float>::infinity()) {
             return;
         }

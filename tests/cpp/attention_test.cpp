@@ -214,6 +214,47 @@ TEST(attention_of_positions_that_see_nothing_is_zero) {
     }
 }
 
+// Output of the positions [first, first + n) of a prompt of `shape.positions`, bit by bit what all of them together give.
+std::vector<float> computed(const Shape & shape, int64_t first, int64_t n, int threads) {
+    std::mt19937 random(11);
+    Shape        part = shape;
+    part.positions    = n;
+    Case         whole(shape), c(part);
+    const auto   q = fill_float(whole.q, random, 1);
+    fill_half(c.k, random);
+    fill_half(c.v, random);
+    const size_t row = static_cast<size_t>(shape.heads * shape.head_size);
+    ggml_backend_tensor_set(c.q, q.data() + static_cast<size_t>(first) * row, 0, static_cast<size_t>(n) * row * sizeof(float));
+    std::vector<ggml_fp16_t> mask;
+    for (int64_t position = first; position < first + n; ++position) {
+        for (int64_t cell = 0; cell < shape.cells; ++cell) {
+            mask.push_back(ggml_fp32_to_fp16(causal(shape, 0, position, cell) ? 0 : -std::numeric_limits<float>::infinity()));
+        }
+    }
+    ggml_backend_tensor_set(c.mask, mask.data(), 0, mask.size() * sizeof(ggml_fp16_t));
+    std::unique_ptr<ggml_backend, Free> backend(ggml_backend_cpu_init());
+    ggml_backend_cpu_set_n_threads(backend.get(), threads);
+    ggml_backend_graph_compute(backend.get(), c.graph);
+    std::vector<float> output(static_cast<size_t>(ggml_nelements(c.output)));
+    ggml_backend_tensor_get(c.output, output.data(), 0, output.size() * sizeof(float));
+    return output;
+}
+
+TEST(attention_of_a_position_does_not_depend_on_its_neighbours) {
+    if (!have_kernel()) {
+        return;
+    }
+    for (const int64_t head_size : {64, 80, 128}) {
+        const Shape shape{head_size, 9, 3, 70, 1300, 1};
+        const auto  together = computed(shape, 0, shape.positions, 2);
+        for (const auto & [first, n] : {std::pair<int64_t, int64_t>{69, 1}, {0, 2}, {30, 5}, {13, 40}}) {
+            const auto apart  = computed(shape, first, n, 1 + static_cast<int>(n % 3));
+            const auto offset = static_cast<std::ptrdiff_t>(first * shape.heads * head_size);
+            CHECK(std::equal(apart.begin(), apart.end(), together.begin() + offset));
+        }
+    }
+}
+
 TEST(attention_stands_large_scores) {
     if (have_kernel()) {
         check({64, 9, 3, 1, 512, 2}, causal, 2, 300);

@@ -168,6 +168,39 @@ TEST(kernels_agree_with_ggml_for_all_tile_heights_and_odd_shapes) {
     }
 }
 
+TEST(a_row_does_not_depend_on_its_neighbours) {
+    std::mt19937 random(3);
+    for (const Kernels * kernels : usable_kernels()) {
+        for (const ggml_type type : kTypes) {
+            const Packing & packing = *packing_of_type(type);
+            if (!kernels->supports(packing.format)) {
+                continue;
+            }
+            constexpr int64_t    kColumns    = 2 * kSuper;
+            const auto           blocks      = random_blocks(type, kPanelRows, kColumns, Values::ordinary, random);
+            const auto           activations = random_activations(kMaxTileRows * kColumns, Values::ordinary, random);
+            std::vector<uint8_t> panel(packing.format.bytes(kPanelRows, kColumns));
+            packing.pack(blocks.data(), kPanelRows, kColumns, panel.data());
+            const auto product = [&](int first, int n) {
+                std::vector<const float *> rows;
+                for (int row = first; row < first + n; ++row) {
+                    rows.push_back(activations.data() + row * kColumns);
+                }
+                std::vector<uint8_t> tile(tile_bytes(packing.format, n, kColumns));
+                kernels->quantize(packing.format, rows.data(), n, kColumns, tile.data());
+                std::vector<float> output(static_cast<size_t>(n * kPanelRows));
+                kernels->multiply(packing.format, panel.data(), tile.data(), n, kColumns, output.data(), kPanelRows, 16, false);
+                return output;
+            };
+            const auto together = product(0, kMaxTileRows);
+            for (int row = 0; row < kMaxTileRows; ++row) {
+                const auto alone = product(row, 1);
+                CHECK(std::equal(alone.begin(), alone.end(), together.begin() + row * kPanelRows));
+            }
+        }
+    }
+}
+
 // A MUL_MAT as llama.cpp's graphs have it, on weights in a buffer of the given type.
 class Graph {
 public:
