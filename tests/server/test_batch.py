@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from inferno import errors
+from inferno.batch import jobs
 from inferno.identity import api_keys, users
 from inferno.server.services import Services
 from inferno.store.database import Database
@@ -166,6 +167,46 @@ def test_a_batch_can_be_cancelled(client: httpx.Client, method: str, path: str) 
     assert client.request(method, f"/batch/{batch_id}{path}").json() == ended.json()
     results = client.get(f"/batch/{batch_id}/results").json()["results"]
     assert [item["status"] for item in results] == ["cancelled", "cancelled"]
+
+
+# ---- what metrics say of them ----
+
+
+def test_no_batches_are_counted_as_none(client: httpx.Client) -> None:
+    snapshot = client.get("/metrics/snapshot").json()
+    assert snapshot["batches"] == {"processing": 0, "completed": 0, "failed": 0, "cancelled": 0}
+    assert snapshot["batch_items"] == {"queued": 0, "running": 0, "completed": 0, "failed": 0, "cancelled": 0}
+
+
+def test_batches_of_everybody_are_counted(client: httpx.Client, database: Database) -> None:
+    gone = client.post("/batch", json=BATCH, headers=key_of(database, "ada")).json()["batch_id"]
+    database.write_now(lambda c: jobs.cancel(c, gone, None))
+    for _ in range(2):
+        client.post("/batch", json=BATCH)
+    claims = database.write_now(lambda c: jobs.claim(c, MODEL, 3))
+    done, failed = (jobs.Outcome(claim=claims[i], state=state) for i, state in enumerate(("completed", "failed")))
+    database.write_now(lambda c: jobs.record(c, [done, failed]))
+    snapshot = client.get("/metrics/snapshot").json()
+    assert snapshot["batches"] == {"processing": 1, "completed": 1, "failed": 0, "cancelled": 1}
+    assert snapshot["batch_items"] == {"queued": 1, "running": 1, "completed": 1, "failed": 1, "cancelled": 2}
+    lines = client.get("/metrics").text.splitlines()
+    assert 'inferno_batches{state="processing"} 1.0' in lines
+    assert 'inferno_batch_items{state="queued"} 1.0' in lines
+
+
+def test_counts_are_left_out_while_the_database_is_away(
+    connect: Callable[..., httpx.Client], engine: FakeEngine
+) -> None:
+    database = Database("")
+    client = connect(make_services(engine, database=database))
+
+    def away(_: object) -> None:
+        raise errors.ServiceUnavailable("The database could not be read.")
+
+    database.read_now = away  # type: ignore[method-assign]
+    snapshot = client.get("/metrics/snapshot").json()
+    assert (snapshot["batches"], snapshot["batch_items"]) == (None, None)
+    assert "inferno_batches{" not in client.get("/metrics").text
 
 
 # ---- on a server that runs ----

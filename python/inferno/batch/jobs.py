@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
@@ -73,6 +73,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["completed", "failed", "queued"]
     result: Mapping[str, Any] | None = None
     counted: bool = True
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many there are in each state, of all owners."""
+
+    batches: Mapping[str, int]
+    items: Mapping[str, int]
 
 
 class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +165,22 @@ def owned(connection: Connection, user_id: str | None, *, limit: int, before: fl
     if before is not None:
         query = query.where(batches.c.created < before)
     return [msgspec.convert(row, Batch, from_attributes=True) for row in connection.execute(query)]
+
+
+def count(connection: Connection) -> Counts:
+    """One statement, which looks at the batches and at the items in work; the others may be many."""
+    working = select(func.count()).where(batch_items.c.state == "running").scalar_subquery()
+    ended = [func.sum(batches.c[name]).label(name) for name in ("completed", "failed", "cancelled")]
+    columns = [batches.c.status, func.count().label("count"), func.sum(batches.c.total).label("total"), *ended]
+    rows = connection.execute(select(*columns, working.label("running")).group_by(batches.c.status)).all()
+    items = {name: sum(getattr(row, name) for row in rows) for name in ("completed", "failed", "cancelled")}
+    running = rows[0].running if rows else 0
+    queued = sum(row.total for row in rows) - sum(items.values()) - running
+    by_status = {row.status: row.count for row in rows}
+    return Counts(
+        batches={status: by_status.get(status, 0) for status in get_args(BatchState)},
+        items={"queued": queued, "running": running, **items},
+    )
 
 
 def results(connection: Connection, batch_id: str, *, after: int, limit: int) -> list[ItemResult]:
