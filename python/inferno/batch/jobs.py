@@ -171,12 +171,12 @@ def count(connection: Connection) -> Counts:
     """One statement, which looks at the batches and at the items in work; the others may be many."""
     working = select(func.count()).where(batch_items.c.state == "running").scalar_subquery()
     ended = [func.sum(batches.c[name]).label(name) for name in ("completed", "failed", "cancelled")]
-    columns = [batches.c.status, func.count().label("count"), func.sum(batches.c.total).label("total"), *ended]
+    columns = [batches.c.status, func.count().label("number"), func.sum(batches.c.total).label("total"), *ended]
     rows = connection.execute(select(*columns, working.label("running")).group_by(batches.c.status)).all()
     items = {name: sum(getattr(row, name) for row in rows) for name in ("completed", "failed", "cancelled")}
     running = rows[0].running if rows else 0
     queued = sum(row.total for row in rows) - sum(items.values()) - running
-    by_status = {row.status: row.count for row in rows}
+    by_status = {row.status: row.number for row in rows}
     return Counts(
         batches={status: by_status.get(status, 0) for status in get_args(BatchState)},
         items={"queued": queued, "running": running, **items},

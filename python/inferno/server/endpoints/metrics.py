@@ -54,8 +54,8 @@ async def _figures(services: Services) -> Figures:
         draining=services.pool.closing,
         models={model_id: _of_model(status) for model_id, status in services.pool.statuses().items()},
         stats=stats,
-        batches=counts and counts.batches,
-        batch_items=counts and counts.items,
+        batches=None if counts is None else counts.batches,
+        batch_items=None if counts is None else counts.items,
     )
 
 
