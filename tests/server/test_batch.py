@@ -253,6 +253,24 @@ def test_a_request_that_fails_is_a_result(serve: Callable[..., Live], engine: Fa
     assert item["error"]["details"] == {"prompt_tokens": 500, "context_size": 128}
 
 
+@pytest.mark.parametrize(("queue_size", "at_once"), [(100, 20), (4, 10)])
+def test_items_at_once(serve: Callable[..., Live], silent_engine: FakeEngine, queue_size: int, at_once: int) -> None:
+    """The engine's slots are filled, as many more wait for them, and half the queue is left to others."""
+    server = serve(silent_engine, database=Database(""))
+    server.services.pool.options = {"parallel": 8, "queue_size": queue_size}  # type: ignore[attr-defined]
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
+        client.post(f"/models/{MODEL}/load")
+        batch_id = client.post("/batch", json=changed(requests=[{"prompt": "x"}] * 30)).json()["batch_id"]
+        running = [silent_engine.next() for _ in range(at_once)]
+        items = client.get("/metrics/snapshot").json()["batch_items"]
+        assert (items["running"], items["queued"]) == (at_once, 30 - at_once)
+        for generation in running:
+            silent_engine.finish(generation)
+        for _ in range(30 - at_once):
+            silent_engine.finish(silent_engine.next())
+        assert until_ended(client, batch_id)["completed"] == 30
+
+
 def test_cancelling_stops_what_runs(serve: Callable[..., Live], silent_engine: FakeEngine) -> None:
     server = serve(silent_engine, database=Database(""))
     with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:

@@ -259,13 +259,28 @@ def claim(connection: Connection, model: str, limit: int, *, suspects: bool = Fa
             .limit(share)
             .with_for_update(skip_locked=True)
         )
-        for row in connection.execute(query).all():
-            claims.append(_claimed(connection, model, batch_id, user_id, row._mapping))
+        rows = connection.execute(query).all()
+        _take(connection, batch_id, [row.position for row in rows])
+        claims += (_claimed(model, batch_id, user_id, row._mapping) for row in rows)
     return claims
 
 
-def _claimed(connection: Connection, model: str, batch_id: str, user_id: str, row: Mapping[Any, Any]) -> Claim:
-    claimed = Claim(
+def _take(connection: Connection, batch_id: str, positions: Sequence[int]) -> None:
+    """In one statement: one for each item would be much of what a batch costs."""
+    item = batch_items.c
+    changes = {
+        "state": "running",
+        "attempts": item.attempts + 1,
+        "fence": item.fence + 1,
+        "lease_until": time.time() + LEASE_S,
+    }
+    taken = update(batch_items).where(item.batch_id == batch_id, item.position.in_(positions))
+    connection.execute(taken.values(changes))
+
+
+def _claimed(model: str, batch_id: str, user_id: str, row: Mapping[Any, Any]) -> Claim:
+    """What `_take` has made of the row."""
+    return Claim(
         batch_id=batch_id,
         user_id=user_id,
         model=model,
@@ -274,14 +289,6 @@ def _claimed(connection: Connection, model: str, batch_id: str, user_id: str, ro
         attempts=row["attempts"] + 1,
         fence=row["fence"] + 1,
     )
-    changes = {
-        "state": "running",
-        "attempts": claimed.attempts,
-        "fence": claimed.fence,
-        "lease_until": time.time() + LEASE_S,
-    }
-    connection.execute(update(batch_items).where(_is(claimed)).values(changes))
-    return claimed
 
 
 def _is(claim: Claim) -> ColumnElement[bool]:
