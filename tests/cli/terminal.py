@@ -37,6 +37,7 @@ class Terminal:
             start_new_session=True,
         )
         self._raw = b""
+        self._matched = 0
 
     def __enter__(self) -> Terminal:
         return self
@@ -70,12 +71,13 @@ class Terminal:
         return termios.tcgetattr(self._slave) == self._usual
 
     def until(self, pattern: str) -> re.Match[str]:
-        """The first that matches what is written from now on; matches are not asked for twice."""
-        start, deadline = len(self.text), time.monotonic() + PATIENCE_S
-        while (found := re.search(pattern, self.text[start:])) is None:
+        """The first match after the last one, once it has been written."""
+        deadline, compiled = time.monotonic() + PATIENCE_S, re.compile(pattern)
+        while (found := compiled.search(self.text, self._matched)) is None:
             if not select.select([self._master], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                raise AssertionError(f"{pattern!r} did not come:\n{self.text[start:]}")
+                raise AssertionError(f"{pattern!r} did not come:\n{self.text[self._matched :]}")
             self._raw += os.read(self._master, 65536)
+        self._matched = found.end()
         return found
 
     def ended(self) -> int:

@@ -197,6 +197,7 @@ def test_a_terminal_is_left_as_it_was_on_sigterm(server: Live, environ: dict[str
 def test_it_follows_the_size_of_the_terminal(server: Live, environ: dict[str, str]) -> None:
     with Terminal(*at(server), env=environ) as terminal:
         terminal.until(r"Throughput ─+╮╭─ Latency ─+╮\r?\n")
+        terminal.until("q leaves")
         terminal.resize(140, 30)
         terminal.until(r"Throughput ─+╮╭─ Latency ─+╮╭─ Queue")
         terminal.resize(50, 40)

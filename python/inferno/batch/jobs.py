@@ -259,8 +259,8 @@ def claim(connection: Connection, model: str, limit: int, *, suspects: bool = Fa
             .limit(share)
             .with_for_update(skip_locked=True)
         )
-        rows = connection.execute(query).all()
-        _take(connection, batch_id, [row.position for row in rows])
+        if rows := connection.execute(query).all():
+            _take(connection, batch_id, [row.position for row in rows])
         claims += (_claimed(model, batch_id, user_id, row._mapping) for row in rows)
     return claims
 

@@ -58,7 +58,10 @@ Event: TypeAlias = Reading | str | Exception
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, for each interval.")
 @server_options
 def monitor(interval: float, once: bool, as_json: bool, **where: Any) -> None:
-    """Watch a running server: throughput, latency, queue, batches and models. `q` leaves."""
+    """Watch a running server.
+
+    Throughput, latency, queue, batches and models, on a terminal until `q`; elsewhere a plain frame each interval.
+    """
     with connect(**where, answer_s=_ANSWER_S) as server:
         found = readings(lambda: take(server), interval)
         printed = _json(server.url) if as_json else _plain(server.url)
