@@ -173,6 +173,7 @@ class FakePool:
         self.autoload = True
         self.closing = False
         self.loaded: dict[str, Mapping[str, Any]] = {}
+        self.options: dict[str, Any] = {}
         self.leases = 0
 
     async def start(self) -> dict[str, errors.InfernoError]:
@@ -214,7 +215,9 @@ class FakePool:
 
     def statuses(self) -> dict[str, Status]:
         return {
-            model_id: Status(state=self.engine.state, context_size=self.engine.context_size, restarts=2)
+            model_id: Status(
+                state=self.engine.state, context_size=self.engine.context_size, restarts=2, options=self.options
+            )
             for model_id in self.loaded
         }
 

@@ -134,6 +134,16 @@ def test_all_of_it_is_audited_and_the_chain_holds(inferno: Run, tmp_path: Path) 
     assert "entry 2" in broken.stderr
 
 
+def test_programs_are_answered(inferno: Run) -> None:
+    key_id = parsed(inferno("security", "api-key", "create", "--user", "ada", "--name", "k", "--json"))["id"]
+    assert parsed(inferno("security", "api-key", "revoke", key_id, "--json")) == {"id": key_id, "revoked": True}
+    gone = parsed(inferno("security", "user", "delete", "ada", "--json"))
+    assert (gone["username"], gone["deleted"]) == ("ada", True)
+    verified = parsed(inferno("security", "audit", "verify", "--json"))
+    assert verified["entries"] == 4
+    assert verified["newest_hash"] == parsed(inferno("security", "audit", "--limit", "1", "--json"))[0]["hash"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,35 @@ def test_the_ready_line_has_a_command_that_works(tmp_path: Path, smollm2: Path) 
         assert (tmp_path / "api-key").stat().st_mode & 0o777 == 0o600
     finally:
         assert server.stop() == 0
+
+
+def test_the_line_of_the_api_document_makes_a_key_for_a_running_server(tmp_path: Path) -> None:
+    server = Server(tmp_path, "--models-dir", str(tmp_path / "models"), key=None)
+    try:
+        line = 'inferno security api-key create --user USER_ID --name "My API Key"'
+        command = [sys.executable, "-m", "inferno.cli.main", *shlex.split(line)[1:]]
+        environ = {**os.environ, "INFERNO_DATA_DIR": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+        made = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+        headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
+        assert httpx.get(f"{server.url}/models", headers=headers).status_code == 200
+        assert httpx.get(f"{server.url}/models", headers={"Authorization": "Bearer wrong"}).status_code == 401
+    finally:
+        assert server.stop() == 0
+
+
+def test_the_first_key_is_shown_in_one_piece(tmp_path: Path) -> None:
+    server = Server(tmp_path, "--models-dir", str(tmp_path / "models"), key=None)
+    assert server.stop() == 0
+    key = (tmp_path / "api-key").read_text().strip()
+    assert f"(shown this once): {key}\n" in (tmp_path / "server.log").read_text()
+
+
+def test_the_command_to_paste_names_a_model_that_is_there(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "house.gguf").write_bytes(tiny_model.read_bytes())
+    server = Server(tmp_path, "--models-dir", str(tmp_path / "models"))
+    assert server.stop() == 0
+    assert '"model": "house"' in server.curl_line
 
 
 @pytest.mark.acceptance("A7", "H1")

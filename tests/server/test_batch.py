@@ -172,6 +172,46 @@ def test_a_batch_can_be_cancelled(client: httpx.Client, method: str, path: str) 
     assert [item["status"] for item in results] == ["cancelled", "cancelled"]
 
 
+# ---- what metrics say of them ----
+
+
+def test_no_batches_are_counted_as_none(client: httpx.Client) -> None:
+    snapshot = client.get("/metrics/snapshot").json()
+    assert snapshot["batches"] == {"processing": 0, "completed": 0, "failed": 0, "cancelled": 0}
+    assert snapshot["batch_items"] == {"queued": 0, "running": 0, "completed": 0, "failed": 0, "cancelled": 0}
+
+
+def test_batches_of_everybody_are_counted(client: httpx.Client, database: Database) -> None:
+    gone = client.post("/batch", json=BATCH, headers=key_of(database, "ada")).json()["batch_id"]
+    database.write_now(lambda c: jobs.cancel(c, gone, None))
+    for _ in range(2):
+        client.post("/batch", json=BATCH)
+    claims = database.write_now(lambda c: jobs.claim(c, MODEL, 3))
+    done, failed = (jobs.Outcome(claim=claims[i], state=state) for i, state in enumerate(("completed", "failed")))
+    database.write_now(lambda c: jobs.record(c, [done, failed]))
+    snapshot = client.get("/metrics/snapshot").json()
+    assert snapshot["batches"] == {"processing": 1, "completed": 1, "failed": 0, "cancelled": 1}
+    assert snapshot["batch_items"] == {"queued": 1, "running": 1, "completed": 1, "failed": 1, "cancelled": 2}
+    lines = client.get("/metrics").text.splitlines()
+    assert 'inferno_batches{state="processing"} 1.0' in lines
+    assert 'inferno_batch_items{state="queued"} 1.0' in lines
+
+
+def test_counts_are_left_out_while_the_database_is_away(
+    connect: Callable[..., httpx.Client], engine: FakeEngine
+) -> None:
+    database = Database("")
+    client = connect(make_services(engine, database=database))
+
+    def away(_: object) -> None:
+        raise errors.ServiceUnavailable("The database could not be read.")
+
+    database.read_now = away  # type: ignore[method-assign]
+    snapshot = client.get("/metrics/snapshot").json()
+    assert (snapshot["batches"], snapshot["batch_items"]) == (None, None)
+    assert "inferno_batches{" not in client.get("/metrics").text
+
+
 # ---- on a server that runs ----
 
 
@@ -214,6 +254,24 @@ def test_a_request_that_fails_is_a_result(serve: Callable[..., Live], engine: Fa
     assert (item["status"], item["choices"]) == ("failed", [])
     assert item["error"]["code"] == "CONTEXT_LENGTH_EXCEEDED"
     assert item["error"]["details"] == {"prompt_tokens": 500, "context_size": 128}
+
+
+@pytest.mark.parametrize(("queue_size", "at_once"), [(100, 20), (4, 10)])
+def test_items_at_once(serve: Callable[..., Live], silent_engine: FakeEngine, queue_size: int, at_once: int) -> None:
+    """The engine's slots are filled, as many more wait for them, and half the queue is left to others."""
+    server = serve(silent_engine, database=Database(""))
+    server.services.pool.options = {"parallel": 8, "queue_size": queue_size}  # type: ignore[attr-defined]
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
+        client.post(f"/models/{MODEL}/load")
+        batch_id = client.post("/batch", json=changed(requests=[{"prompt": "x"}] * 30)).json()["batch_id"]
+        running = [silent_engine.next() for _ in range(at_once)]
+        items = client.get("/metrics/snapshot").json()["batch_items"]
+        assert (items["running"], items["queued"]) == (at_once, 30 - at_once)
+        for generation in running:
+            silent_engine.finish(generation)
+        for _ in range(30 - at_once):
+            silent_engine.finish(silent_engine.next())
+        assert until_ended(client, batch_id)["completed"] == 30
 
 
 @pytest.mark.acceptance("J4")

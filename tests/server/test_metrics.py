@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -84,6 +85,28 @@ def test_engines_tell_of_themselves(client: httpx.Client) -> None:
     assert value(client, "inferno_engine_kv_tokens_capacity", model=MODEL) == 128
     assert value(client, "inferno_model_loaded", model=MODEL) == 1
     assert value(client, "inferno_worker_restarts_total", model=MODEL) == 2
+
+
+def test_the_server_tells_of_itself(client: httpx.Client, services: Services) -> None:
+    assert value(client, "inferno_build_info", version=services.version) == 1
+    assert value(client, "inferno_start_time_seconds") == pytest.approx(time.time(), abs=600)
+    assert value(client, "inferno_draining") == 0
+    services.pool.begin_closing()
+    assert value(client, "inferno_draining") == 1
+
+
+def test_the_state_of_models(client: httpx.Client, engine: FakeEngine) -> None:
+    client.post(f"/models/{MODEL}/load")
+    for state, loaded in (("ready", 1), ("restarting", None)):
+        engine.state = state
+        assert value(client, "inferno_model_state", model=MODEL, state=state) == 1
+        assert value(client, "inferno_model_loaded", model=MODEL) == loaded
+    assert [
+        labels for name, labels in samples(client) if name == "inferno_model_state" and ("model", MODEL) not in labels
+    ] == []
+    assert value(client, "inferno_model_load_progress", model=MODEL) == 1
+    assert value(client, "inferno_model_context_size", model=MODEL) == 128
+    assert value(client, "inferno_model_active_requests", model=MODEL) == 0
 
 
 def test_two_servers_do_not_share(services: Services, engine: FakeEngine) -> None:

@@ -31,7 +31,7 @@ class Observer:
         return span
 
     def value(self, name: str, **labels: str) -> float | None:
-        for family in self.metrics.families({}, [], {}):
+        for family in self.metrics.families():
             for sample in family.samples:
                 if (sample.name, sample.labels) == (name, labels):
                     return float(sample.value)

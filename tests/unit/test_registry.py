@@ -138,6 +138,25 @@ def test_links_out_of_the_directory_are_not_followed(models: Path, tmp_path: Pat
     inside = _put(models / "a.gguf")
     (models / "link.gguf").symlink_to(inside)
     assert _ids(Registry(models)) == ["a", "link"]
+    problems = Registry(models).problems()
+    assert problems == {
+        "secret": "It leads out of the models directory; give it an alias instead.",
+        "org/secret": "It leads out of the models directory; give it an alias instead.",
+        "loop": "It leads nowhere.",
+        "gone": "It leads nowhere.",
+    }
+
+
+def test_what_is_no_model_is_told(models: Path) -> None:
+    _put(models / "white space.gguf")
+    _put(models / ".hidden.gguf")
+    _put(models / ".hidden" / "a.gguf")
+    (models / "directory.gguf").mkdir()
+    assert _ids(Registry(models)) == []
+    assert Registry(models).problems() == {
+        "white space": "Its name does not make an id.",
+        "directory": "It is not a file.",
+    }
 
 
 def test_the_directory_itself_may_be_a_link(models: Path, tmp_path: Path) -> None:

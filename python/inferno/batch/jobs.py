@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
@@ -73,6 +73,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["completed", "failed", "queued"]
     result: Mapping[str, Any] | None = None
     counted: bool = True
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many there are in each state, of all owners."""
+
+    batches: Mapping[str, int]
+    items: Mapping[str, int]
 
 
 class ItemResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +167,22 @@ def owned(connection: Connection, user_id: str | None, *, limit: int, before: fl
     return [msgspec.convert(row, Batch, from_attributes=True) for row in connection.execute(query)]
 
 
+def count(connection: Connection) -> Counts:
+    """One statement, which looks at the batches and at the items in work; the others may be many."""
+    working = select(func.count()).where(batch_items.c.state == "running").scalar_subquery()
+    ended = [func.sum(batches.c[name]).label(name) for name in ("completed", "failed", "cancelled")]
+    columns = [batches.c.status, func.count().label("number"), func.sum(batches.c.total).label("total"), *ended]
+    rows = connection.execute(select(*columns, working.label("running")).group_by(batches.c.status)).all()
+    items = {name: sum(getattr(row, name) for row in rows) for name in ("completed", "failed", "cancelled")}
+    running = rows[0].running if rows else 0
+    queued = sum(row.total for row in rows) - sum(items.values()) - running
+    by_status = {row.status: row.number for row in rows}
+    return Counts(
+        batches={status: by_status.get(status, 0) for status in get_args(BatchState)},
+        items={"queued": queued, "running": running, **items},
+    )
+
+
 def results(connection: Connection, batch_id: str, *, after: int, limit: int) -> list[ItemResult]:
     """Items that have ended, in the order of submission, with positions greater than `after`."""
     item = batch_items.c
@@ -236,13 +259,28 @@ def claim(connection: Connection, model: str, limit: int, *, suspects: bool = Fa
             .limit(share)
             .with_for_update(skip_locked=True)
         )
-        for row in connection.execute(query).all():
-            claims.append(_claimed(connection, model, batch_id, user_id, row._mapping))
+        if rows := connection.execute(query).all():
+            _take(connection, batch_id, [row.position for row in rows])
+        claims += (_claimed(model, batch_id, user_id, row._mapping) for row in rows)
     return claims
 
 
-def _claimed(connection: Connection, model: str, batch_id: str, user_id: str, row: Mapping[Any, Any]) -> Claim:
-    claimed = Claim(
+def _take(connection: Connection, batch_id: str, positions: Sequence[int]) -> None:
+    """In one statement: one for each item would be much of what a batch costs."""
+    item = batch_items.c
+    changes = {
+        "state": "running",
+        "attempts": item.attempts + 1,
+        "fence": item.fence + 1,
+        "lease_until": time.time() + LEASE_S,
+    }
+    taken = update(batch_items).where(item.batch_id == batch_id, item.position.in_(positions))
+    connection.execute(taken.values(changes))
+
+
+def _claimed(model: str, batch_id: str, user_id: str, row: Mapping[Any, Any]) -> Claim:
+    """What `_take` has made of the row."""
+    return Claim(
         batch_id=batch_id,
         user_id=user_id,
         model=model,
@@ -251,14 +289,6 @@ def _claimed(connection: Connection, model: str, batch_id: str, user_id: str, ro
         attempts=row["attempts"] + 1,
         fence=row["fence"] + 1,
     )
-    changes = {
-        "state": "running",
-        "attempts": claimed.attempts,
-        "fence": claimed.fence,
-        "lease_until": time.time() + LEASE_S,
-    }
-    connection.execute(update(batch_items).where(_is(claimed)).values(changes))
-    return claimed
 
 
 def _is(claim: Claim) -> ColumnElement[bool]:

@@ -29,6 +29,8 @@ T = TypeVar("T")
 PRIORITY = -100
 #: An item may wait long for its turn: others go first.
 _ITEM_TIMEOUT_S = 6 * 3600.0
+#: Items are claimed when this part of the window is free: a transaction for each would cost more than it gains.
+_REFILL = 8
 #: How often to look for work that other servers, or none, announced.
 _LOOK_S = 5.0
 #: How long to leave a model alone that is busy, loading or out of memory; doubles as long as it stays so.
@@ -149,7 +151,7 @@ class BatchRunner:
                 if not running:
                     await self._work_off_suspects(model)
                 window = self._window(model)
-                if len(running) <= window * 3 // 4:
+                if len(running) <= window - max(1, window // _REFILL):
                     running |= {self._start(claim) for claim in await self._claim(model, window - len(running))}
                 if not running:
                     return
@@ -179,10 +181,12 @@ class BatchRunner:
         return await self._write(lambda connection: jobs.claim(connection, model, limit, suspects=suspects))
 
     def _window(self, model: str) -> int:
-        """Items at once: what the engine computes together, and some more so that it need not wait for the next."""
+        """Items at once: what the engine computes together, and as many that wait for its slots, for texts of one
+        length end together. Half the queue is left to others."""
         status = self._pool.statuses().get(model)
-        parallel = int(status.options.get("parallel", 1)) if status is not None else 1
-        return parallel + max(4, parallel // 2)
+        options = {} if status is None else status.options
+        parallel, queue_size = int(options.get("parallel", 1)), int(options.get("queue_size", 512))
+        return parallel + min(parallel + 4, queue_size // 2)
 
     def _start(self, claim: Claim) -> asyncio.Task[bool]:
         task = asyncio.create_task(self._work_on(claim))

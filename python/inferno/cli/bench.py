@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,48 @@ from inferno.llm import LLM
 @click.option("--batch", "batches", default="1,4,8", help="Numbers of texts at once, with commas.")
 @click.option("--prompt-tokens", type=click.IntRange(1), default=128, help="Length of each prompt.")
 @click.option("--new-tokens", type=click.IntRange(2), default=64, help="Tokens to generate for each.")
+@options.config_option
 @options.models_dir_option
 @options.json_option
 @options.engine_options
-def bench(model: str, batches: str, prompt_tokens: int, new_tokens: int, **given: Any) -> None:
-    """Measure prompt processing and generation of MODEL (an id or a GGUF file), in process."""
-    as_json, models_dir = given.pop("as_json"), given.pop("models_dir")
-    engine = {key.partition(".")[2]: v for key, v in options.engine_flags(given).items() if v is not None}
-    sizes = _sizes(batches)
+def bench(
+    model: str,
+    batches: str,
+    prompt_tokens: int,
+    new_tokens: int,
+    config_file: Path | None,
+    models_dir: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Measure how fast MODEL runs here.
+
+    MODEL is an id or a GGUF file. Prompt processing and generation are measured apart, in this process. Unless flags
+    say otherwise, all texts of a batch run at once and their prompts are computed in one step.
+    """
+    sizes, flags = _sizes(batches), options.engine_flags(given)
+    fitting = _fitting(max(sizes), prompt_tokens, new_tokens)
+    flags |= {key: value for key, value in fitting.items() if flags[key] is None}
+    settings = options.settings_for(config_file, models_dir, **flags)
     _core.set_log_level(1)
-    defaults = {"parallel": max(sizes), "context_size": prompt_tokens + new_tokens + 1, "prefix_cache": False}
-    with LLM(Path(model) if model.endswith(".gguf") else model, models_dir=models_dir, **{**defaults, **engine}) as llm:
+    with LLM(options.model_file(model, settings), **options.chosen_engine_options(settings)) as llm:
+        llm.generate([[1, 2, 3]], max_tokens=4, ignore_eos=True)  # touches memory for the first time
         rows = [measure(llm, size, prompt_tokens, new_tokens) for size in sizes]
     if as_json:
         output.print_json(rows)
     else:
         output.print_table(("BATCH", "PROMPT tok/s", "GENERATION tok/s"), [row.values() for row in rows])
+
+
+def _fitting(batch: int, prompt_tokens: int, new_tokens: int) -> dict[str, Any]:
+    """Engine options with which every text of a batch begins to be generated in the same step."""
+    return {
+        "engine.parallel": batch,
+        "engine.context_size": prompt_tokens + new_tokens + 1,
+        "engine.batch_size": min(max(batch * prompt_tokens, 512), 16384),
+        "engine.step_budget_ms": 60000,
+        "engine.prefix_cache": False,
+    }
 
 
 def _sizes(text: str) -> list[int]:
@@ -49,14 +74,12 @@ def measure(llm: LLM, batch: int, prompt_tokens: int, new_tokens: int) -> dict[s
     prompts = [
         [(7919 * (i + 1) + 31 * j) % (n_vocab // 2) + n_vocab // 4 for j in range(prompt_tokens)] for i in range(batch)
     ]
-    start = time.perf_counter()
-    llm.generate(prompts, max_tokens=1)
-    prompt_s = time.perf_counter() - start
-    start = time.perf_counter()
-    llm.generate(prompts, max_tokens=new_tokens, ignore_eos=True)
-    total_s = time.perf_counter() - start
+    results = llm.generate(prompts, max_tokens=new_tokens, ignore_eos=True)
+    timings = [result.choices[0].timings for result in results]
+    first = max(t.queue_ms + t.prefill_ms for t in timings)
+    end = max(t.queue_ms + t.prefill_ms + t.decode_ms for t in timings)
     return {
         "batch": batch,
-        "prompt_tokens_per_s": round(batch * prompt_tokens / prompt_s, 1),
-        "generated_tokens_per_s": round(batch * (new_tokens - 1) / max(total_s - prompt_s, 1e-9), 1),
+        "prompt_tokens_per_s": round(batch * prompt_tokens / first * 1000, 1),
+        "generated_tokens_per_s": round(batch * (new_tokens - 1) / (end - first) * 1000, 1),
     }

@@ -44,6 +44,9 @@ def init(config_file: Path | None, force: bool) -> None:
 @config.command()
 @options.config_option
 def validate(config_file: Path | None) -> None:
-    """Check the configuration; exit code 1 says that it is not valid."""
+    """Check the configuration.
+
+    Exit code 1 says that it is not valid, and all that is wrong is told.
+    """
     options.settings_for(config_file)
     print("The configuration is valid.")

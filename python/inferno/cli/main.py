@@ -15,7 +15,7 @@ from inferno.cli import output
 class Commands(output.SuggestingGroup):
     """Imports a command when it is asked for: `inferno --version` needs no server."""
 
-    names = ("bench", "config", "metrics", "models", "run", "security", "serve", "upgrade", "webhooks")
+    names = ("bench", "config", "metrics", "models", "monitor", "run", "security", "serve", "upgrade", "webhooks")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.names)
@@ -27,10 +27,21 @@ class Commands(output.SuggestingGroup):
         return command
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+_EXIT_CODES = f"""\b
+Exit codes: 0 done, {output.EXIT_ERROR} refused or failed, 2 wrong usage,
+{output.EXIT_NOT_FOUND} no such thing, {output.EXIT_UNAVAILABLE} not to be had now (no server, no room)."""
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
 @click.version_option(__version__, prog_name="inferno")
 def cli() -> None:
     """Run language models on your own hardware."""
+
+
+@cli.result_callback()
+def _written(*_: object, **__: object) -> None:
+    """Here and not at exit: click knows that who closes the pipe has read enough."""
+    sys.stdout.flush()
 
 
 def main() -> None:

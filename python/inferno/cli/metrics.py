@@ -16,7 +16,10 @@ from inferno.cli.client import connect, server_options
 @click.option("--snapshot", "form", flag_value="snapshot", help="The main figures, as JSON.")
 @server_options
 def metrics(form: str | None, **where: Any) -> None:
-    """Print the metrics of a running server, in Prometheus' text form unless told otherwise."""
+    """Print what a running server measures.
+
+    In Prometheus' text form, unless told otherwise.
+    """
     with connect(**where) as server:
         if form is None:
             sys.stdout.write(server.text("/metrics"))

@@ -70,7 +70,8 @@ def list_models(config_file: Path | None, models_dir: Path | None, as_json: bool
     else:
         output.err.print(f"No models yet. Try: inferno models pull {next(iter(catalogue()))}")
     for model_id, problem in registry.problems().items():
-        output.err.print(f"{model_id}: {problem}", style="yellow", highlight=False)
+        text = output.plain(f"{model_id}: {problem}")
+        output.err.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 @models.command()
@@ -80,10 +81,14 @@ def list_models(config_file: Path | None, models_dir: Path | None, as_json: bool
 @options.json_option
 @options.engine_options
 def info(model: str, config_file: Path | None, models_dir: Path | None, as_json: bool, **given: Any) -> None:
-    """Show what MODEL's file says, and the memory that loading it with the given options would take."""
-    entry = _registry(config_file, models_dir).get(model)
-    engine = {key.partition(".")[2]: v for key, v in options.engine_flags(given).items() if v is not None}
-    memory = _core.estimate_memory(str(entry.path), engine)
+    """Show a model's facts and its memory.
+
+    The facts are what MODEL's file says, the memory what loading it with the configured and the given options takes.
+    """
+    settings = options.settings_for(config_file, models_dir, **options.engine_flags(given))
+    with options.suggestions(model):
+        entry = Registry(settings.models.dir, settings.models.aliases).get(model)
+    memory = _core.estimate_memory(str(entry.path), settings.engine)
     if as_json:
         output.print_json({**_json(entry), "memory": memory, "metadata": entry.info.metadata})
         return
@@ -98,7 +103,10 @@ def info(model: str, config_file: Path | None, models_dir: Path | None, as_json:
 @options.models_dir_option
 @options.json_option
 def pull(source: str, config_file: Path | None, models_dir: Path | None, as_json: bool) -> None:
-    """Download SOURCE: a known name, hf:org/repo/file.gguf, a URL or a file."""
+    """Download a model.
+
+    SOURCE is a known name, hf:org/repo/file.gguf, a URL or a file.
+    """
     settings = options.settings_for(config_file, models_dir)
     bar, progress = output.download_progress(source)
     with bar:
@@ -113,7 +121,12 @@ def pull(source: str, config_file: Path | None, models_dir: Path | None, as_json
 @click.argument("model")
 @options.config_option
 @options.models_dir_option
-def rm(model: str, config_file: Path | None, models_dir: Path | None) -> None:
+@options.json_option
+def rm(model: str, config_file: Path | None, models_dir: Path | None, as_json: bool) -> None:
     """Delete MODEL's file."""
-    remove_model(model, _registry(config_file, models_dir))
-    print(f"{model} has been deleted.")
+    with options.suggestions(model):
+        path = remove_model(model, _registry(config_file, models_dir))
+    if as_json:
+        output.print_json({"id": model, "path": str(path), "deleted": True})
+    else:
+        print(f"{model} has been deleted.")

@@ -1,14 +1,19 @@
-"""Flags that several commands share, folded from the settings table."""
+"""Flags and arguments that several commands share, folded from the settings table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import difflib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from inferno import errors
 from inferno.config import Settings, engine_settings, load_settings
+from inferno.models.catalogue import catalogue
+from inferno.models.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,6 +39,33 @@ def engine_flags(values: dict[str, Any]) -> dict[str, Any]:
     """The engine options among a command's values, as settings; removes them from `values`."""
     names = [setting.key.partition(".")[2] for setting in engine_settings()]
     return {f"engine.{name}": values.pop(name) for name in names if name in values}
+
+
+def chosen_engine_options(settings: Settings) -> dict[str, Any]:
+    """The engine options that a flag, the environment or the file sets; the others are each command's own affair."""
+    chosen = {row.key for row in settings.explained if row.source != "default"}
+    return {name: value for name, value in settings.engine.items() if f"engine.{name}" in chosen}
+
+
+def model_file(model: str, settings: Settings) -> Path:
+    """The file of a MODEL argument: a GGUF file, or the id of a model or alias. Raises ModelNotFound."""
+    if model.endswith(".gguf"):
+        return Path(model)
+    with suggestions(model):
+        return Registry(settings.models.dir, settings.models.aliases).get(model).path
+
+
+@contextlib.contextmanager
+def suggestions(model: str) -> Iterator[None]:
+    """Says of an id that is not found how to get it, or which was meant."""
+    try:
+        yield
+    except errors.ModelNotFound as error:
+        known = [*error.details.get("available_models", ()), *catalogue()]
+        near = difflib.get_close_matches(model, known, n=1)
+        hint = f" To download it: inferno models pull {model}" if model in catalogue() else ""
+        hint = hint or (f" Did you mean {near[0]}?" if near else "")
+        raise errors.ModelNotFound(f"{error.message}.{hint}", **error.details) from None
 
 
 def settings_for(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,28 +32,54 @@ def _sampling_options(command: Any) -> Any:
 @click.option("--chat/--raw", default=None, help="Use the model's chat template, or continue the bare text.")
 @click.option("--system", help="System message of a chat.")
 @click.option("--stop", multiple=True, help="Text that ends the generation; may be repeated.")
+@options.config_option
 @options.models_dir_option
 @options.json_option
 @options.engine_options
 @_sampling_options
-def run(model: str, prompt: str | None, stream: bool, chat: bool | None, as_json: bool, **given: Any) -> None:
-    """Generate text with MODEL (an id or a GGUF file)."""
-    system, stop, models_dir = given.pop("system"), list(given.pop("stop")), given.pop("models_dir")
-    engine = {key.partition(".")[2]: v for key, v in options.engine_flags(given).items() if v is not None}
-    sampling = _core.validate_sampling({**given, "stop": stop or None})
+def run(
+    model: str,
+    prompt: str | None,
+    stream: bool,
+    chat: bool | None,
+    system: str | None,
+    stop: tuple[str, ...],
+    config_file: Path | None,
+    models_dir: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Generate text with MODEL, or talk with it.
+
+    MODEL is an id or a GGUF file. The text that is continued comes from -p, or from standard input; on a terminal
+    without -p there is a conversation.
+    """
     interactive = prompt is None and sys.stdin.isatty()
+    chat = _is_chat(chat, system, interactive, as_json)
+    flags = options.engine_flags(given)
+    if flags["engine.parallel"] is None:
+        flags["engine.parallel"] = 1  # a server's number would only take memory
+    settings = options.settings_for(config_file, models_dir, **flags)
+    sampling = _core.validate_sampling({**given, "stop": list(stop) or None})
     text = prompt if prompt is not None or interactive else sys.stdin.read()
     _core.set_log_level(1)
-    with LLM(_path_or_id(model), models_dir=models_dir, **{"parallel": 1, **engine}) as llm:
+    with LLM(options.model_file(model, settings), **options.chosen_engine_options(settings)) as llm:
         if interactive:
-            _converse(llm, system, sampling)
+            _converse(llm, system, sampling, stream)
         else:
             messages = _messages(system, text or "") if chat else None
-            _answer(llm, text or "", messages, sampling, stream and not as_json, as_json)
+            _answer(llm, text or "", messages, sampling, stream, as_json)
 
 
-def _path_or_id(model: str) -> str | Path:
-    return Path(model) if model.endswith(".gguf") else model
+def _is_chat(chat: bool | None, system: str | None, interactive: bool, as_json: bool) -> bool:
+    """Whether the model's template is used: asked for, or implied. Raises UsageError for what does not go together."""
+    if system is not None and chat is False:
+        raise click.UsageError("--system is of a chat; it does not go with --raw.")
+    if interactive and chat is False:
+        raise click.UsageError("--raw needs a text to continue: give -p, or standard input.")
+    if interactive and as_json:
+        raise click.UsageError("--json needs a prompt: give -p, or standard input.")
+    return bool(chat) or system is not None or interactive
 
 
 def _messages(system: str | None, text: str) -> list[dict[str, str]]:
@@ -69,13 +96,15 @@ def _answer(
     as_json: bool,
 ) -> None:
     running = llm.chat_stream(messages, **sampling) if messages else llm.stream(text, **sampling)
-    result = _print_stream(running) if stream else running.result()
     if as_json:
+        result = running.result()
         choice = result.choices[0]
         usage = {"prompt_tokens": result.usage.prompt_tokens, "completion_tokens": result.usage.completion_tokens}
         output.print_json({"text": result.text, "finish_reason": choice.finish_reason, "usage": usage})
-    elif not stream:
-        print(result.text)
+    elif stream:
+        _print_stream(running)
+    else:
+        _print_whole(running)
 
 
 def _print_stream(running: TextStream) -> Result:
@@ -89,7 +118,15 @@ def _print_stream(running: TextStream) -> Result:
     return running.result()
 
 
-def _converse(llm: LLM, system: str | None, sampling: dict[str, Any]) -> None:
+def _print_whole(running: TextStream) -> Result:
+    result = running.result()
+    print(result.text)
+    return result
+
+
+def _converse(llm: LLM, system: str | None, sampling: dict[str, Any], stream: bool) -> None:
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (input() then edits lines and knows earlier ones)
     if not llm.info.chat_template:
         raise errors.InvalidRequest("The model has no chat template; give a prompt with -p.", field="model")
     output.err.print(f"{llm.id}: write a message, /clear to start over, Ctrl-D to leave.")
@@ -104,5 +141,6 @@ def _converse(llm: LLM, system: str | None, sampling: dict[str, Any]) -> None:
             messages = list(head)
         elif text.strip():
             messages.append({"role": "user", "content": text})
-            result = _print_stream(llm.chat_stream(messages, **sampling))
+            answer = llm.chat_stream(messages, **sampling)
+            result = _print_stream(answer) if stream else _print_whole(answer)
             messages.append({"role": "assistant", "content": result.text})

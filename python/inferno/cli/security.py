@@ -64,7 +64,10 @@ _email = click.option("--email", help="For your records.")
 def create_user(
     name: str, password: str | None, role: str | None, email: str | None, as_json: bool, **where: Any
 ) -> None:
-    """Create the user NAME; without a password, one who can only use API keys."""
+    """Create the user NAME.
+
+    Without a password, one who can only use API keys.
+    """
     hashed = _hashed(password)
 
     def create(connection: Connection) -> users.User:
@@ -129,16 +132,21 @@ def modify_user(
 @user.command("delete")
 @click.argument("name")
 @_where
-def delete_user(name: str, **where: Any) -> None:
+@options.json_option
+def delete_user(name: str, as_json: bool, **where: Any) -> None:
     """Delete the user NAME (or id) with all keys and sessions."""
 
-    def delete(connection: Connection) -> None:
+    def delete(connection: Connection) -> users.User:
         gone = users.delete_user(connection, name)
         audit.record(connection, _ACTOR, "user.delete", target=gone.id, username=gone.username)
+        return gone
 
     with _database(**where) as database:
-        database.write_now(delete)
-    print(f"{name} has been deleted.")
+        gone = database.write_now(delete)
+    if as_json:
+        output.print_json({"id": gone.id, "username": gone.username, "deleted": True})
+    else:
+        print(f"{gone.username} has been deleted.")
 
 
 def _hashed(password: str | None) -> str | None:
@@ -279,8 +287,12 @@ def list_keys(owner: str | None, as_json: bool, **where: Any) -> None:
 @api_key.command("revoke")
 @click.argument("key_id", metavar="ID")
 @_where
-def revoke_key(key_id: str, **where: Any) -> None:
-    """End the key ID; a server that runs takes it for at most a few seconds more."""
+@options.json_option
+def revoke_key(key_id: str, as_json: bool, **where: Any) -> None:
+    """End the key ID.
+
+    A server that runs takes it for at most a few seconds more.
+    """
 
     def revoke(connection: Connection) -> None:
         api_keys.revoke_key(connection, key_id)
@@ -288,7 +300,10 @@ def revoke_key(key_id: str, **where: Any) -> None:
 
     with _database(**where) as database:
         database.write_now(revoke)
-    print(f"{key_id} has been revoked.")
+    if as_json:
+        output.print_json({"id": key_id, "revoked": True})
+    else:
+        print(f"{key_id} has been revoked.")
 
 
 @api_key.command("rotate")
@@ -297,7 +312,10 @@ def revoke_key(key_id: str, **where: Any) -> None:
 @_where
 @options.json_option
 def rotate_key(key_id: str, grace: float, as_json: bool, **where: Any) -> None:
-    """Make a key with the same rights as ID, which goes on for the grace time."""
+    """Make a key with the same rights as ID.
+
+    The old one goes on for the grace time.
+    """
 
     def rotate(connection: Connection) -> tuple[str, api_keys.ApiKey]:
         old = api_keys.get_key(connection, key_id)
@@ -315,7 +333,10 @@ def rotate_key(key_id: str, grace: float, as_json: bool, **where: Any) -> None:
 @_where
 @options.json_option
 def check_key(key: str, as_json: bool, **where: Any) -> None:
-    """Say whether KEY is live and what it may do; exit code 1 when it is not."""
+    """Say whether KEY is live and what it may do.
+
+    Exit code 1 says that it is not.
+    """
 
     def read(connection: Connection) -> tuple[api_keys.ApiKey, users.User] | None:
         found = api_keys.find_key(connection, key)
@@ -417,11 +438,18 @@ def audit_group(ctx: click.Context, /, limit: int, action: str | None, as_json: 
 
 
 @audit_group.command("verify")
+@options.json_option
 @click.pass_obj
-def verify_audit(where: dict[str, Any]) -> None:
-    """Check that no entry was changed or removed; exit code 1 when one was."""
+def verify_audit(where: dict[str, Any], as_json: bool) -> None:
+    """Check that no entry was changed or removed.
+
+    Exit code 1 says that one was.
+    """
     with _database(**where) as database:
         broken, count, newest = database.read_now(audit.verify)
     if broken is not None:
         raise errors.InvalidRequest(f"The audit log is broken at entry {broken} of {count}.")
-    print(f"{count} entries are unbroken. Newest hash: {newest}")
+    if as_json:
+        output.print_json({"entries": count, "newest_hash": newest})
+    else:
+        print(f"{count} entries are unbroken. Newest hash: {newest}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from inferno import errors
 from inferno.cli import options, output
 from inferno.config import Settings
 from inferno.models.catalogue import DEFAULT_MODEL
@@ -20,7 +21,7 @@ from inferno.upgrade.check import Notice
 
 
 @click.command()
-@click.option("--bind", metavar="HOST:PORT", help="Address and port in one.")
+@click.option("--bind", metavar="HOST:PORT", help="Address and port in one, instead of --host and --port.")
 @click.option("--host", help="Address to listen on (127.0.0.1).")
 @click.option("--port", type=int, help="Port to listen on (8080; 0 takes a free one).")
 @options.models_dir_option
@@ -43,8 +44,10 @@ def serve(**given: Any) -> None:
     settings = _settings(given)
     if pull_default:
         settings = _with_default_model(settings, given)
+    registry = Registry(settings.models.dir, settings.models.aliases)
+    _check_typed(given, registry)
     logs.configure(settings.log.level, settings.log.format)
-    model = next(iter(settings.models.preload), None)
+    model = next(iter([*settings.models.preload, *registry.ids()]), None)
     with Notice(settings, Path(sys.executable)) as notice:
 
         def ready(url: str, key: str | None, is_new: bool) -> None:
@@ -57,12 +60,7 @@ def serve(**given: Any) -> None:
 def _settings(given: dict[str, Any], preload: tuple[str, ...] = ()) -> Settings:
     values = dict(given)
     flags = options.engine_flags(values)
-    host, port = values["host"], values["port"]
-    if values["bind"]:
-        host, _, text = values["bind"].rpartition(":")
-        if not host or not text.isdigit():
-            raise click.BadParameter("must be HOST:PORT", param_hint="--bind")
-        port = int(text)
+    host, port = _address(values["bind"], values["host"], values["port"])
     flags |= {
         "server.host": host,
         "server.port": port,
@@ -77,6 +75,29 @@ def _settings(given: dict[str, Any], preload: tuple[str, ...] = ()) -> Settings:
         "log.format": values["log_format"],
     }
     return options.settings_for(values["config_file"], values["models_dir"], values["data_dir"], **flags)
+
+
+def _address(bind: str | None, host: str | None, port: int | None) -> tuple[str | None, int | None]:
+    if bind is None:
+        return host, port
+    if host is not None or port is not None:
+        raise click.UsageError("--bind says both; it does not go with --host or --port.")
+    host, _, text = bind.rpartition(":")
+    if not host or not (text.isascii() and text.isdigit()):
+        raise click.BadParameter("must be HOST:PORT", param_hint="--bind")
+    return host, int(text)
+
+
+def _check_typed(given: dict[str, Any], registry: Registry) -> None:
+    """What a flag names must be there. What the configuration names is tried, and told in the log if it fails: a
+    server that starts by itself had better serve the rest. Raises ModelNotFound, InvalidRequest."""
+    for model in given["preload"]:
+        with options.suggestions(model):
+            registry.get(model)
+    problems = registry.problems()
+    for name in _aliases(given["aliases"]):
+        if name in problems:
+            raise errors.InvalidRequest(f"--alias {name}: {problems[name]}", field="models.aliases")
 
 
 def _aliases(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -101,7 +122,8 @@ def _with_default_model(settings: Settings, given: dict[str, Any]) -> Settings:
 def _announce(settings: Settings, url: str, key: str | None, is_new: bool, model: str | None) -> None:
     """The line that says the server is ready, with a command that can be pasted."""
     if key is not None and is_new:
-        output.err.print(f"A key was made and kept in {settings.data_dir / 'api-key'} (shown this once): {key}")
+        where = settings.data_dir / "api-key"
+        print(f"A key was made and kept in {where} (shown this once): {key}", file=sys.stderr, flush=True)
     # A key that the operator keeps elsewhere is not repeated on a screen.
     shown = "$INFERNO_API_KEY" if settings.auth.api_key else f"$(cat {settings.data_dir / 'api-key'})"
     header = "" if key is None else f' -H "Authorization: Bearer {key if is_new else shown}"'

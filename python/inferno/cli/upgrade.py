@@ -74,7 +74,10 @@ def check(as_json: bool, **where: Any) -> None:
 @_where
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def install(version: str | None, yes: bool, **where: Any) -> None:
-    """Install VERSION, or the latest of the channel; undone when it does not work."""
+    """Install VERSION, or the latest of the channel.
+
+    Undone when it does not work.
+    """
     subject = _Subject(**where)
     plan = subject.upgrades.plan(version)
     if plan is None:

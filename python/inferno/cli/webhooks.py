@@ -42,7 +42,10 @@ def list_webhooks(as_json: bool, **where: Any) -> None:
 @server_options
 @options.json_option
 def add(target: str, events: tuple[str, ...], secret: str | None, as_json: bool, **where: Any) -> None:
-    """Tell URL of events. A secret that is made is printed, this once."""
+    """Tell URL of events.
+
+    A secret that is made is printed, this once.
+    """
     if secret == "-":  # noqa: S105
         secret = click.prompt("Secret", hide_input=True, confirmation_prompt=True, err=True)
     body = {"webhook_url": target, "events": events} | ({"secret": secret} if secret else {})
@@ -55,7 +58,10 @@ def add(target: str, events: tuple[str, ...], secret: str | None, as_json: bool,
 @server_options
 @options.json_option
 def remove(webhook_id: str, as_json: bool, **where: Any) -> None:
-    """Delete the webhook ID; what waits to be sent to it is not sent any more."""
+    """Delete the webhook ID.
+
+    What waits to be sent to it is not sent any more.
+    """
     with connect(**where) as server:
         gone = server.delete(path_of("webhooks", webhook_id))
     if as_json:
@@ -69,7 +75,7 @@ def remove(webhook_id: str, as_json: bool, **where: Any) -> None:
 @server_options
 @options.json_option
 def test(webhook_id: str, as_json: bool, **where: Any) -> None:
-    """Send a message with made-up data to the webhook ID."""
+    """Send a made-up message to the webhook ID."""
     with connect(**where) as server:
         queued = server.post(path_of("webhooks", webhook_id, "test"))
     if as_json:
@@ -83,7 +89,10 @@ def test(webhook_id: str, as_json: bool, **where: Any) -> None:
 @server_options
 @options.json_option
 def deliveries(webhook_id: str, as_json: bool, **where: Any) -> None:
-    """List what was sent to the webhook ID, and what came of it, newest first."""
+    """List what was sent to the webhook ID.
+
+    Newest first, and what came of it.
+    """
     with connect(**where) as server:
         found = server.get(path_of("webhooks", webhook_id, "deliveries"))["deliveries"]
     if as_json:
@@ -106,7 +115,10 @@ def _row(delivery: dict[str, Any]) -> tuple[object, ...]:
 @server_options
 @options.json_option
 def rotate(webhook_id: str, as_json: bool, **where: Any) -> None:
-    """Give the webhook ID a new secret and print it, this once; the old one signs as well for a day."""
+    """Give the webhook ID a new secret.
+
+    It is printed, this once; the old one signs as well for a day.
+    """
     with connect(**where) as server:
         _show(server.post(path_of("webhooks", webhook_id, "secret")), as_json)
 

@@ -76,7 +76,8 @@ class Registry:
 
     def problems(self) -> dict[str, str]:
         """Id -> why its file is not usable."""
-        found: dict[str, str] = {}
+        root = self.models_dir.resolve()
+        found = {self.id_of(path): why for path in self._candidates(root) if (why := _refusal(path, root)) is not None}
         files = self._scan()
         for model_id in sorted({*self.aliases, *files}):
             try:
@@ -91,25 +92,18 @@ class Registry:
     def files(self) -> Iterator[Path]:
         """The models' files in the models directory (of a split model, its first)."""
         root = self.models_dir.resolve()
+        return (path for path in self._candidates(root) if _refusal(path, root) is None)
+
+    def _candidates(self, root: Path) -> Iterator[Path]:
         for depth in range(_MAX_DEPTH):
             for path in sorted(root.glob("*/" * depth + "*.gguf")):
-                split = _SPLIT.search(path.stem)
-                if (split is None or int(split[1]) == 1) and self._is_inside(path, root):
+                split, is_hidden = _SPLIT.search(path.stem), "/." in f"/{path.relative_to(root).as_posix()}"
+                if not is_hidden and (split is None or int(split[1]) == 1):
                     yield path
-
-    def _is_inside(self, path: Path, root: Path) -> bool:
-        """A regular file that does not lead out of the models directory, under a valid id."""
-        try:
-            real = path.resolve(strict=True)
-            regular = stat.S_ISREG(real.stat().st_mode)
-        except (OSError, RuntimeError):
-            return False
-        return regular and real.is_relative_to(root) and is_valid_id(self.id_of(path))
 
     def id_of(self, path: Path) -> str:
         """The id of one of `files()`."""
-        relative = path.relative_to(self.models_dir.resolve()).with_suffix("").as_posix()
-        return _SPLIT.sub("", relative)
+        return _id_of(path, self.models_dir.resolve())
 
     def _scan(self) -> dict[str, Path]:
         return {self.id_of(path): path for path in self.files()}
@@ -146,6 +140,24 @@ class Registry:
         if isinstance(info, errors.InvalidRequest):
             raise errors.InvalidRequest(info.message, **info.details)
         return info
+
+
+def _id_of(path: Path, root: Path) -> str:
+    return _SPLIT.sub("", path.relative_to(root).with_suffix("").as_posix())
+
+
+def _refusal(path: Path, root: Path) -> str | None:
+    """None for a regular file that does not lead out of the models directory, under a valid id; else what it is."""
+    try:
+        real = path.resolve(strict=True)
+        regular = stat.S_ISREG(real.stat().st_mode)
+    except (OSError, RuntimeError):
+        return "It leads nowhere."
+    if not real.is_relative_to(root):
+        return "It leads out of the models directory; give it an alias instead."
+    if not regular:
+        return "It is not a file."
+    return None if is_valid_id(_id_of(path, root)) else "Its name does not make an id."
 
 
 def _inspected(path: Path) -> ModelInfo | errors.InvalidRequest:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, get_args
 import numpy as np
 
 from inferno import _core
-from inferno.batch.jobs import BatchState
+from inferno.batch.jobs import BatchState, ItemState
 from inferno.identity.callers import ROLES
 from inferno.request import MAX_CHOICES, MAX_INPUTS, MAX_MESSAGES, MAX_PROMPTS
 from inferno.server.dialects import openai, openai_chat, openai_completions
@@ -298,6 +298,8 @@ def _metrics_snapshot() -> Schema:
         **counts,
         time_to_first_token_ms=latency,
         inter_token_latency_ms=latency,
+        batches=_nullable(_whole(**dict.fromkeys(get_args(BatchState), _INT))),
+        batch_items=_nullable(_whole(**dict.fromkeys(get_args(ItemState), _INT))),
         models=_list(_whole(id=_STRING, state=_STRING, **counts)),
     )
 

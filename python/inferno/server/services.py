@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 from inferno import __version__
+from inferno.batch.census import Census
 from inferno.batch.runner import BatchRunner
 from inferno.config import Settings
 from inferno.identity.authentication import Authenticator
@@ -42,11 +43,13 @@ class Services:
     webhooks: Deliverer
     announcements: Announcements
     batches: BatchRunner
+    census: Census
     metrics: Metrics
     traces: Traces
     custom_metrics: CustomMetrics
     version: str = __version__
     started: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.time)
     #: Set once the server is about to stop: who keeps a connection open for later takes leave.
     draining: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -93,6 +96,7 @@ def build_services(settings: Settings, registry: Registry, pool: ModelPool, data
         webhooks=webhooks,
         announcements=announcements,
         batches=batches,
+        census=Census(database),
         metrics=metrics,
         traces=traces,
         custom_metrics=CustomMetrics(settings.metrics.custom_series),

@@ -1,14 +1,14 @@
-"""Prometheus metrics: what requests were like, and what the engines say of themselves when asked."""
+"""Prometheus metrics: what requests were like."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from inferno.request import EngineStats, Timings, Usage
+from inferno.request import Timings, Usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _DURATIONS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -16,23 +16,6 @@ _FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BETWEEN_TOKENS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 #: The label of requests whose model is none of ours: clients do not choose label values.
 OTHER = "other"
-
-#: EngineStats field -> (metric, help). Fields that end in _total are counters.
-_ENGINE_METRICS = {
-    "running": ("inferno_engine_running_sequences", "Sequences being generated"),
-    "waiting": ("inferno_engine_waiting_sequences", "Sequences waiting for a slot"),
-    "parallel": ("inferno_engine_slots", "Sequences that can be generated at once"),
-    "kv_tokens_used": ("inferno_engine_kv_tokens_used", "Tokens held in the KV cache"),
-    "kv_tokens_total": ("inferno_engine_kv_tokens_capacity", "Tokens the KV cache can hold"),
-    "memory_bytes": ("inferno_engine_memory_bytes", "Memory of weights, KV cache and compute buffers"),
-    "steps_total": ("inferno_engine_steps", "Batches computed"),
-    "rows_total": ("inferno_engine_rows", "Tokens computed; divided by steps, the mean batch size"),
-    "prompt_tokens_total": ("inferno_engine_prompt_tokens", "Prompt tokens, cached ones included"),
-    "cached_tokens_total": ("inferno_engine_cached_tokens", "Prompt tokens found in the KV cache"),
-    "completion_tokens_total": ("inferno_engine_completion_tokens", "Tokens sampled"),
-    "preemptions_total": ("inferno_engine_preemptions", "Sequences that had to give up their slot"),
-}
-_GAUGES = frozenset(name for name in _ENGINE_METRICS if not name.endswith("_total")) | {"kv_tokens_total"}
 
 
 class Metrics:
@@ -95,11 +78,9 @@ class Metrics:
         """Let somebody else's families appear among these."""
         self._registry.register(collector)
 
-    def families(
-        self, stats: Mapping[str, EngineStats], loaded: Iterable[str], restarts: Mapping[str, int]
-    ) -> list[Metric]:
-        """Everything there is to say now."""
-        return [*self._registry.collect(), *_engine_families(stats, loaded, restarts)]
+    def families(self) -> list[Metric]:
+        """What requests were like so far, and what was added."""
+        return list(self._registry.collect())
 
 
 class _Families:
@@ -115,21 +96,3 @@ class _Families:
 def exposition(families: Iterable[Metric]) -> bytes:
     """The text exposition format, version 0.0.4."""
     return generate_latest(_Families(families))
-
-
-def _engine_families(
-    stats: Mapping[str, EngineStats], loaded: Iterable[str], restarts: Mapping[str, int]
-) -> Iterator[Metric]:
-    for field, (name, help_text) in _ENGINE_METRICS.items():
-        family = (GaugeMetricFamily if field in _GAUGES else CounterMetricFamily)(name, help_text, labels=["model"])
-        for model, values in stats.items():
-            family.add_metric([model], float(getattr(values, field)))
-        yield family
-    up = GaugeMetricFamily("inferno_model_loaded", "1 for a model that is in memory", labels=["model"])
-    for model in loaded:
-        up.add_metric([model], 1.0)
-    yield up
-    started = CounterMetricFamily("inferno_worker_restarts", "Times a worker was started again", labels=["model"])
-    for model, count in restarts.items():
-        started.add_metric([model], float(count))
-    yield started

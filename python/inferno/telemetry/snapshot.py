@@ -14,17 +14,17 @@ from inferno.telemetry.metrics import OTHER
 Samples: TypeAlias = Mapping[str, list[tuple[Mapping[str, str], float]]]
 
 
-def snapshot(families: Iterable[Metric], states: Mapping[str, str]) -> dict[str, Any]:
-    """Counts since the server began, JSON-serialisable. `states` are those of the models that are not unloaded."""
-    samples: dict[str, list[tuple[Mapping[str, str], float]]] = defaultdict(list)
-    for family in families:
-        for sample in family.samples:
-            samples[sample.name].append((sample.labels, sample.value))
+def snapshot(families: Iterable[Metric]) -> dict[str, Any]:
+    """Counts since the server began, JSON-serialisable."""
+    samples = by_name(families)
     known = {labels["model"] for labels, _ in samples["inferno_inference_requests_total"]} - {OTHER}
+    states = {labels["model"]: labels["state"] for labels, _ in samples["inferno_model_state"]}
     return {
         **_counts(samples),
         "time_to_first_token_ms": _percentiles(samples, "inferno_time_to_first_token_seconds"),
         "inter_token_latency_ms": _percentiles(samples, "inferno_inter_token_latency_seconds"),
+        "batches": _states(samples, "inferno_batches"),
+        "batch_items": _states(samples, "inferno_batch_items"),
         "models": [
             {"id": model, "state": states.get(model, "unloaded"), **_counts(samples, model=model)}
             for model in sorted(known | states.keys())
@@ -32,12 +32,26 @@ def snapshot(families: Iterable[Metric], states: Mapping[str, str]) -> dict[str,
     }
 
 
+def by_name(families: Iterable[Metric]) -> Samples:
+    """All samples of the families; none for a name that is not there."""
+    samples: dict[str, list[tuple[Mapping[str, str], float]]] = defaultdict(list)
+    for family in families:
+        for sample in family.samples:
+            samples[sample.name].append((sample.labels, sample.value))
+    return samples
+
+
+def _states(samples: Samples, name: str) -> dict[str, int] | None:
+    """How many there are in each state, None when nobody knows."""
+    return {labels["state"]: int(count) for labels, count in samples[name]} or None
+
+
 def _counts(samples: Samples, **labels: str) -> dict[str, Any]:
     """Of all models, or of the one in `labels`."""
 
     def total(name: str, **more: str) -> int:
         wanted = (labels | more).items()
-        return int(sum(value for found, value in samples.get(name, ()) if wanted <= found.items()))
+        return int(sum(value for found, value in samples[name] if wanted <= found.items()))
 
     return {
         "requests": {
@@ -56,7 +70,7 @@ def _counts(samples: Samples, **labels: str) -> dict[str, Any]:
 
 def _percentiles(samples: Samples, name: str) -> dict[str, float | None]:
     """In milliseconds, None without observations."""
-    buckets = [(float(labels["le"]), count) for labels, count in samples.get(f"{name}_bucket", ())]
+    buckets = [(float(labels["le"]), count) for labels, count in samples[f"{name}_bucket"]]
     return {f"p{percent}": _milliseconds(quantile(buckets, percent / 100)) for percent in (50, 95)}
 
 

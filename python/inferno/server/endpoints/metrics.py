@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from prometheus_client.core import Metric
 
+from inferno.models.pool import Status
 from inferno.server.call import Answer, Call
 from inferno.server.errors import timestamp
+from inferno.server.services import Services
+from inferno.telemetry import figures
 from inferno.telemetry.families import family
+from inferno.telemetry.figures import Figures, ModelFigures
 from inferno.telemetry.metrics import CONTENT_TYPE, exposition
 from inferno.telemetry.snapshot import snapshot
 
@@ -25,11 +30,8 @@ async def metrics_json(call: Call) -> Answer:
 
 async def metrics_snapshot(call: Call) -> Answer:
     """A clock stands in it, so that two of them make a rate."""
-    services = call.services
-    states = {model_id: status.state for model_id, status in services.pool.statuses().items()}
-    uptime = round(time.monotonic() - services.started, 3)
-    folded = snapshot(await _families(call), states)
-    return Answer({"timestamp": timestamp(), "uptime_seconds": uptime, **folded})
+    uptime = round(time.monotonic() - call.services.started, 3)
+    return Answer({"timestamp": timestamp(), "uptime_seconds": uptime, **snapshot(await _families(call))})
 
 
 async def custom_metric(call: Call) -> Answer:
@@ -41,8 +43,27 @@ async def custom_metric(call: Call) -> Answer:
 
 
 async def _families(call: Call) -> list[Metric]:
-    pool = call.services.pool
-    statuses, stats = pool.statuses(), await pool.stats()
-    loaded = [model_id for model_id, status in statuses.items() if status.state == "ready"]
-    restarts = {model_id: status.restarts for model_id, status in statuses.items()}
-    return call.services.metrics.families(stats, loaded, restarts)
+    return call.services.metrics.families() + figures.families(await _figures(call.services))
+
+
+async def _figures(services: Services) -> Figures:
+    stats, counts = await asyncio.gather(services.pool.stats(), services.census.counts())
+    return Figures(
+        version=services.version,
+        started=services.started_at,
+        draining=services.pool.closing,
+        models={model_id: _of_model(status) for model_id, status in services.pool.statuses().items()},
+        stats=stats,
+        batches=None if counts is None else counts.batches,
+        batch_items=None if counts is None else counts.items,
+    )
+
+
+def _of_model(status: Status) -> ModelFigures:
+    return ModelFigures(
+        state=status.state,
+        progress=status.progress,
+        context_size=status.context_size,
+        active=status.leases,
+        restarts=status.restarts,
+    )
