@@ -10,7 +10,7 @@ BUILD  := build/dev
 CONFIG := -Cbuild-dir=$(BUILD) -Ccmake.define.INFERNO_BUILD_TESTS=ON -Ccmake.define.INFERNO_WERROR=$(WERROR)
 
 # What the native module is built from: a change elsewhere needs no rebuild.
-NATIVE := $(wildcard csrc/*) CMakeLists.txt $(wildcard cmake/*) pyproject.toml $(wildcard third_party/llama.cpp/*.*)
+NATIVE := $(wildcard csrc/* csrc/kernels/*) CMakeLists.txt $(wildcard cmake/*) pyproject.toml $(wildcard third_party/llama.cpp/*.*)
 
 # For calls of CMake outside pip: the virtual environment's ninja and Python first.
 CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" cmake

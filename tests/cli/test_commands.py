@@ -21,8 +21,6 @@ from inferno.request import Choice, Result, Timings, Usage
 from tests.cli.terminal import Terminal
 from tests.fakes import model_info
 
-import pytest
-
 
 def test_version(inferno) -> None:  # type: ignore[no-untyped-def]
     assert inferno("--version").stdout.startswith("inferno, version 0.1.0")
