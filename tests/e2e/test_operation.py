@@ -223,9 +223,10 @@ def test_what_a_model_cannot_and_what_does_not_fit(tmp_path: Path, smollm2: Path
 
 @pytest.mark.acceptance("S6", "X1")
 def test_a_broken_file_is_refused_and_harms_nobody(server: Server, tmp_path: Path, smollm2: Path) -> None:
-    broken = tmp_path / "broken.gguf"
-    broken.write_bytes(smollm2.read_bytes()[:5_000_000])
-    second = Server(tmp_path, "--alias", f"broken={broken}", "--alias", f"m={smollm2}", "--context-size", "512")
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "broken.gguf").write_bytes(smollm2.read_bytes()[:5_000_000])
+    second = Server(tmp_path, "--models-dir", str(models), "--alias", f"m={smollm2}", "--context-size", "512")
     try:
         response = second.client.post("/models/broken/load")
         assert response.status_code == 400
