@@ -166,10 +166,8 @@ std::vector<RequestId> Engine::submit_embeddings(std::vector<EmbeddingSpec> spec
 
 void Engine::cancel(const std::vector<RequestId> & ids) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    cancelled_.insert(cancelled_.end(), ids.begin(), ids.end());
-    const auto is_cancelled = [this](RequestId id) {
-        return std::find(cancelled_.begin(), cancelled_.end(), id) != cancelled_.end();
-    };
+    cancelled_.insert(ids.begin(), ids.end());
+    const auto is_cancelled = [this](RequestId id) { return cancelled_.count(id) != 0; };
     // A running step is cut short only when it works for nobody any more.
     if (model_ && !step_requests_.empty() && std::all_of(step_requests_.begin(), step_requests_.end(), is_cancelled)) {
         model_->set_abort(true);
@@ -252,50 +250,68 @@ bool Engine::take_commands() {
         commands_.wait(lock);
     }
     for (auto & sequence : submitted_) {
-        scheduler_.add(sequence.get());
-        const RequestId id = sequence->id;
-        sequences_.emplace(id, std::move(sequence));
+        take(std::move(sequence));
     }
     submitted_.clear();
-    std::move(submitted_embeddings_.begin(), submitted_embeddings_.end(), std::back_inserter(embeddings_));
+    for (Embedding & work : submitted_embeddings_) {
+        take(std::move(work));
+    }
     submitted_embeddings_.clear();
-    std::stable_sort(embeddings_.begin(), embeddings_.end(),
-                     [](const Embedding & a, const Embedding & b) { return a.priority > b.priority; });
-    dead_.insert(cancelled_.begin(), cancelled_.end());
+    dead_.assign(cancelled_.begin(), cancelled_.end());
     cancelled_.clear();
     if (stop_now_) {
-        dead_.insert(accepted_.begin(), accepted_.end());
+        dead_.assign(accepted_.begin(), accepted_.end());
     }
     worker_->set_abort(false);
     return !(closing_ && idle());
 }
 
+void Engine::take(std::unique_ptr<Sequence> sequence) {
+    watch(sequence->id, sequence->deadline);
+    scheduler_.add(sequence.get());
+    const RequestId id = sequence->id;
+    sequences_.emplace(id, std::move(sequence));
+}
+
+void Engine::take(Embedding && work) {
+    watch(work.id, work.deadline);
+    const RequestId id    = work.id;
+    const auto      place = embeddings_.emplace(std::pair(-work.priority, id), std::move(work)).first;
+    embedding_places_.emplace(id, place);
+}
+
+void Engine::watch(RequestId id, const std::optional<TimePoint> & deadline) {
+    if (deadline) {
+        deadlines_.emplace(*deadline, id);
+    }
+}
+
+void Engine::unwatch(RequestId id, const std::optional<TimePoint> & deadline) {
+    if (deadline) {
+        deadlines_.erase({*deadline, id});
+    }
+}
+
 void Engine::drop_dead(Frame & frame) {
-    const TimePoint now = Clock::now();
-    const auto      ending = [&](RequestId id, const std::optional<TimePoint> & deadline) {
-        if (dead_.count(id) != 0) {
-            return std::optional<FinishReason>(FinishReason::cancelled);
-        }
-        return deadline && *deadline <= now ? std::optional<FinishReason>(FinishReason::timeout) : std::nullopt;
-    };
-    std::vector<std::pair<Sequence *, FinishReason>> ended;
-    for (const auto & [id, sequence] : sequences_) {
-        if (const auto reason = ending(id, sequence->deadline)) {
-            ended.emplace_back(sequence.get(), *reason);
-        }
+    for (const RequestId id : dead_) {
+        end(id, FinishReason::cancelled, frame);
     }
-    for (const auto & [sequence, reason] : ended) {
-        finish(*sequence, reason, frame);
-    }
-    const auto embedding_ended = [&](const Embedding & work) {
-        const auto reason = ending(work.id, work.deadline);
-        if (reason) {
-            finish_embedding(work, *reason, {}, frame);
-        }
-        return reason.has_value();
-    };
-    embeddings_.erase(std::remove_if(embeddings_.begin(), embeddings_.end(), embedding_ended), embeddings_.end());
     dead_.clear();
+    const TimePoint now = Clock::now();
+    while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+        end(deadlines_.begin()->second, FinishReason::timeout, frame);  // and forgets the deadline
+    }
+}
+
+void Engine::end(RequestId id, FinishReason reason, Frame & frame) {
+    const auto sequence = sequences_.find(id);
+    if (sequence != sequences_.end()) {
+        return finish(*sequence->second, reason, frame);
+    }
+    const auto place = embedding_places_.find(id);
+    if (place != embedding_places_.end()) {
+        finish_embedding(place->second, reason, {}, frame);
+    }
 }
 
 void Engine::step(Frame & frame) {
@@ -435,20 +451,24 @@ void Engine::finish(Sequence & sequence, FinishReason reason, Frame & frame, con
     end.error_code    = reason == FinishReason::timeout ? ErrorCode::timeout : ErrorCode::inference_failed;
     end.error_message = error;
     frame.emplace_back(std::move(end));
+    unwatch(sequence.id, sequence.deadline);
     scheduler_.remove(&sequence);
     sequences_.erase(sequence.id);
 }
 
 void Engine::embed(Frame & frame) {
-    const auto                      max_tokens = static_cast<size_t>(worker_->embed_batch_size());
-    std::vector<std::vector<Token>> inputs;
-    size_t                          n_tokens = 0;
-    for (const Embedding & work : embeddings_) {
-        if (inputs.size() == kMaxEmbedInputs || (!inputs.empty() && n_tokens + work.input.size() > max_tokens)) {
+    const auto                        max_tokens = static_cast<size_t>(worker_->embed_batch_size());
+    std::vector<std::vector<Token>>   inputs;
+    std::vector<Embeddings::iterator> works;
+    size_t                            n_tokens = 0;
+    for (auto work = embeddings_.begin(); work != embeddings_.end(); ++work) {
+        const std::vector<Token> & input = work->second.input;
+        if (inputs.size() == kMaxEmbedInputs || (!inputs.empty() && n_tokens + input.size() > max_tokens)) {
             break;
         }
-        n_tokens += work.input.size();
-        inputs.push_back(work.input);
+        n_tokens += input.size();
+        inputs.push_back(input);
+        works.push_back(work);
     }
     std::vector<std::vector<float>> vectors(inputs.size());
     std::string                     error;
@@ -458,11 +478,10 @@ void Engine::embed(Frame & frame) {
     } catch (const Error & failure) {
         error = failure.what();
     }
-    for (size_t i = 0; i < inputs.size(); ++i) {
+    for (size_t i = 0; i < works.size(); ++i) {
         const FinishReason reason = error.empty() ? FinishReason::stop : FinishReason::error;
-        finish_embedding(embeddings_[i], reason, std::move(vectors[i]), frame, error);
+        finish_embedding(works[i], reason, std::move(vectors[i]), frame, error);
     }
-    embeddings_.erase(embeddings_.begin(), embeddings_.begin() + static_cast<std::ptrdiff_t>(inputs.size()));
     const std::lock_guard<std::mutex> lock(mutex_);
     stats_.steps_total += 1;
     stats_.rows_total += n_tokens;
@@ -470,8 +489,12 @@ void Engine::embed(Frame & frame) {
     stats_.busy_ms_total += milliseconds(start, Clock::now());
 }
 
-void Engine::finish_embedding(const Embedding & work, FinishReason reason, std::vector<float> vector, Frame & frame,
+void Engine::finish_embedding(Embeddings::iterator place, FinishReason reason, std::vector<float> vector, Frame & frame,
                               const std::string & error) {
+    const Embedding work = std::move(place->second);
+    unwatch(work.id, work.deadline);
+    embedding_places_.erase(work.id);
+    embeddings_.erase(place);
     Finish end;
     end.id                  = work.id;
     end.reason              = reason;

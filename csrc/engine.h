@@ -5,12 +5,15 @@
 #pragma once
 
 #include <condition_variable>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <thread>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "channel.h"
@@ -95,7 +98,8 @@ private:
         TimePoint                accepted;
         std::optional<TimePoint> deadline;
     };
-    using Frame = std::vector<Event>;
+    using Frame      = std::vector<Event>;
+    using Embeddings = std::map<std::pair<int32_t, RequestId>, Embedding>;  // by -priority, then id
 
     std::unique_ptr<Sequence> make_sequence(GenerationSpec && spec, TimePoint now) const;
     void check_prompt(const std::vector<Token> & prompt, int32_t limit) const;
@@ -106,7 +110,13 @@ private:
     void loop();
     bool take_commands();  // false when there is nothing left to do, for good
     bool idle() const;
+    void take(std::unique_ptr<Sequence> sequence);
+    void take(Embedding && work);
+    void watch(RequestId id, const std::optional<TimePoint> & deadline);
+    void unwatch(RequestId id, const std::optional<TimePoint> & deadline);
     void drop_dead(Frame & frame);
+    // Sequence or embedding. Nothing happens when it has ended already.
+    void end(RequestId id, FinishReason reason, Frame & frame);
     void step(Frame & frame);
     void recover(const Step & step, Frame & frame);
     void sample(const Step & step, Frame & frame);
@@ -116,7 +126,7 @@ private:
     void emit_text(Sequence & sequence, std::string text, Frame & frame);
     void finish(Sequence & sequence, FinishReason reason, Frame & frame, const std::string & error = "");
     void embed(Frame & frame);
-    void finish_embedding(const Embedding & work, FinishReason reason, std::vector<float> vector, Frame & frame,
+    void finish_embedding(Embeddings::iterator place, FinishReason reason, std::vector<float> vector, Frame & frame,
                           const std::string & error = "");
     void finish_all(const std::string & error, Frame & frame);
     void publish(Frame & frame);
@@ -131,15 +141,17 @@ private:
     const Vocabulary & vocabulary_;
     Scheduler                                                scheduler_;
     std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
-    std::vector<Embedding>                                   embeddings_;  // by priority, then id
-    std::unordered_set<RequestId>                            dead_;  // to cancel before the next step
+    Embeddings                                               embeddings_;
+    std::unordered_map<RequestId, Embeddings::iterator>      embedding_places_;
+    std::set<std::pair<TimePoint, RequestId>>                deadlines_;  // of both
+    std::vector<RequestId>                                   dead_;  // to cancel before the next step
 
     // Guarded by mutex_.
     mutable std::mutex                     mutex_;
     std::condition_variable                commands_;
     std::vector<std::unique_ptr<Sequence>> submitted_;
     std::vector<Embedding>                 submitted_embeddings_;
-    std::vector<RequestId>                 cancelled_;
+    std::unordered_set<RequestId>          cancelled_;
     std::unordered_set<RequestId>          accepted_;        // not finished yet
     std::unordered_set<RequestId>          step_requests_;   // with rows in the running step
     bool                                   closing_   = false;

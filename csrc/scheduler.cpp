@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -9,68 +10,70 @@ namespace inferno {
 
 namespace {
 
-constexpr double  kForget        = 0.97;  // weight of the past when a step is observed
 constexpr int32_t kMinPromptRows = 16;    // a prompt advances at least this much a step
 constexpr int32_t kMinFollow     = 64;    // common tokens that are worth waiting for; fewer are sooner computed twice
 constexpr int32_t kFirstGuess    = 64;    // prompt rows beside generation before any cost is known
+constexpr size_t  kChoice        = 16;    // of so many waiting sequences of a tenant the one with least to do starts
 
 double milliseconds(TimePoint from, TimePoint to) {
     return std::chrono::duration<double, std::milli>(to - from).count();
 }
 
-bool before(const Sequence * a, const Sequence * b) {
-    return a->priority != b->priority ? a->priority > b->priority : a->id < b->id;
+// Lower priority, else newer.
+bool gives_way(const Sequence * a, const Sequence * b) {
+    return a->priority != b->priority ? a->priority < b->priority : a->id > b->id;
 }
+
+// The prompt rows of one step: as many as there is room for, beside generation no more than there is time for.
+class PromptBudget {
+public:
+    PromptBudget(const SchedulerOptions & options, const StepCost & cost, const Load & generation)
+        : cost_(cost.prompt()), timed_(generation.rows > 0), rows_(options.batch_size - generation.rows),
+          ms_(options.step_budget_ms - cost.generation_ms(generation) - cost_.base_ms()) {}
+
+    // Up to `wanted` rows from `position` on.
+    int32_t take(int32_t wanted, Position position) {
+        const int32_t n = std::max(0, std::min({wanted, rows_, timed_ ? affordable(position) : rows_}));
+        rows_ -= n;
+        taken_ += n;
+        ms_ -= cost_.ms(n, position);
+        return n;
+    }
+
+private:
+    int32_t affordable(Position position) const {
+        const int32_t n = cost_.known() ? cost_.rows_within(ms_, position) : kFirstGuess - taken_;
+        return std::max(n, kMinPromptRows - taken_);
+    }
+
+    const LinearCost & cost_;
+    const bool         timed_;
+    int32_t            rows_;
+    double             ms_;
+    int32_t            taken_ = 0;
+};
 
 }  // namespace
-
-void StepCost::observe(int32_t rows, double ms) {
-    const double x = rows;
-    weight_        = weight_ * kForget + 1;
-    x_             = x_ * kForget + x;
-    y_             = y_ * kForget + ms;
-    xx_            = xx_ * kForget + x * x;
-    xy_            = xy_ * kForget + x * ms;
-}
-
-double StepCost::row_ms() const {
-    if (weight_ == 0) {
-        return 0;
-    }
-    const double mean     = y_ / x_;
-    const double variance = weight_ * xx_ - x_ * x_;
-    const double slope    = variance > 1e-6 * xx_ * weight_ ? (weight_ * xy_ - x_ * y_) / variance : mean;
-    // The slope is trusted within reason: rows cost something, and no more than the mean says.
-    return std::clamp(slope, 0.1 * mean, mean);
-}
-
-int32_t StepCost::rows_within(double ms) const {
-    if (weight_ == 0) {
-        return 0;
-    }
-    const double slope = row_ms();
-    const double base  = std::max(0.0, (y_ - slope * x_) / weight_);
-    return static_cast<int32_t>(std::max(0.0, (ms - base) / std::max(slope, 1e-6)));
-}
 
 Scheduler::Scheduler(const SchedulerOptions & options)
     : options_(options), cache_(options.parallel, options.prefix_cache, options.can_trim) {}
 
 void Scheduler::add(Sequence * sequence) {
-    waiting_.insert(std::upper_bound(waiting_.begin(), waiting_.end(), sequence, before), sequence);
+    queue_.enter(*sequence);
+    queue_.push(sequence);
 }
 
 void Scheduler::remove(Sequence * sequence) {
-    const auto waiting = std::find(waiting_.begin(), waiting_.end(), sequence);
-    if (waiting != waiting_.end()) {
-        waiting_.erase(waiting);
-    } else if (sequence->leader != nullptr) {
+    if (sequence->leader != nullptr) {
         unfollow(sequence);
     } else if (sequence->slot >= 0) {
         cache_.release(sequence->slot);
         leave_slot(sequence);
         short_of_room_ = false;
+    } else {
+        queue_.erase(sequence);
     }
+    queue_.leave(*sequence);
 }
 
 void Scheduler::leave_slot(Sequence * sequence) {
@@ -116,21 +119,45 @@ void Scheduler::close_gap(Step & step) {
 }
 
 void Scheduler::admit(Step & step, TimePoint now) {
-    while (!waiting_.empty() && !short_of_room_) {
-        Sequence * next   = waiting_.front();
+    while (!queue_.empty() && !short_of_room_) {
         Sequence * victim = cache_.has_free_slot() ? nullptr : lowest();
-        if (victim != nullptr && victim->priority >= next->priority) {
+        if (victim != nullptr && victim->priority >= queue_.priority()) {
             return;
         }
-        waiting_.erase(waiting_.begin());
-        if (follow(next)) {
+        Sequence * next = pick(now);
+        if (next == nullptr) {
             continue;
         }
         if (victim != nullptr) {
             preempt(victim, step.batch.edits);
         }
+        queue_.take(next);
         start(next, step, now);
     }
+}
+
+double Scheduler::slack(const Sequence & sequence, int32_t n_rows, TimePoint now) const {
+    return n_rows * cost_.prompt().row_ms() - milliseconds(sequence.accepted, now);
+}
+
+Sequence * Scheduler::pick(TimePoint now) {
+    Sequence * best       = nullptr;
+    double     best_slack = 0;
+    for (Sequence * candidate : queue_.first(kChoice)) {
+        if (follow(candidate)) {
+            queue_.erase(candidate);
+            continue;
+        }
+        const Position done = candidate->saved != nullptr
+                                  ? candidate->n_past
+                                  : cache_.available(candidate->tokens, candidate->cache_salt);
+        const double its_slack = slack(*candidate, candidate->n_tokens() - done, now);
+        if (best == nullptr || its_slack < best_slack) {
+            best       = candidate;
+            best_slack = its_slack;
+        }
+    }
+    return best;
 }
 
 void Scheduler::start(Sequence * sequence, Step & step, TimePoint now) {
@@ -190,7 +217,7 @@ void Scheduler::free_followers(Sequence * leader, Position computed) {
     while (found != followers_.end() && found->second.begin()->first <= computed) {
         Sequence * follower = found->second.begin()->second;
         unfollow(follower);
-        add(follower);
+        queue_.push(follower);
         found = followers_.find(leader);
     }
 }
@@ -198,7 +225,7 @@ void Scheduler::free_followers(Sequence * leader, Position computed) {
 Sequence * Scheduler::lowest() const {
     Sequence * result = nullptr;
     for (Sequence * sequence : running_) {
-        if (result == nullptr || before(result, sequence)) {
+        if (result == nullptr || gives_way(sequence, result)) {
             result = sequence;
         }
     }
@@ -213,7 +240,7 @@ void Scheduler::preempt(Sequence * sequence, std::vector<CacheEdit> & edits) {
     cache_.discard(sequence->slot);
     leave_slot(sequence);
     ++preemptions_;
-    add(sequence);
+    queue_.push(sequence);
 }
 
 int32_t Scheduler::n_urgent(const Sequence * sequence) const {
@@ -221,46 +248,31 @@ int32_t Scheduler::n_urgent(const Sequence * sequence) const {
     return found == followers_.end() ? sequence->n_uncomputed() : found->second.begin()->first - sequence->n_past;
 }
 
-int32_t Scheduler::prompt_rows(int32_t n_decoding) const {
-    const int32_t room = options_.batch_size - n_decoding;
-    if (n_decoding == 0) {
-        return room;
-    }
-    const int32_t affordable = cost_.rows_within(options_.step_budget_ms);
-    const int32_t wanted     = affordable == 0 ? kFirstGuess : affordable - n_decoding;
-    return std::min(room, std::max(kMinPromptRows, wanted));
+std::vector<Sequence *> Scheduler::prompts_by_slack(TimePoint now) const {
+    std::vector<Sequence *> prompts;
+    std::copy_if(running_.begin(), running_.end(), std::back_inserter(prompts),
+                 [](const Sequence * sequence) { return !sequence->decoding(); });
+    std::stable_sort(prompts.begin(), prompts.end(), [&](const Sequence * a, const Sequence * b) {
+        return a->priority != b->priority ? a->priority > b->priority
+                                          : slack(*a, n_urgent(a), now) < slack(*b, n_urgent(b), now);
+    });
+    return prompts;
 }
 
 void Scheduler::add_rows(Step & step, TimePoint now) {
-    std::vector<Sequence *> prompts;
-    int32_t                 n_decoding = 0;
-    for (Sequence * sequence : running_) {
-        if (sequence->decoding()) {
-            ++n_decoding;
-        } else {
-            prompts.push_back(sequence);
-        }
-    }
-    const double row_ms = cost_.row_ms();
-    const auto   slack  = [&](const Sequence * sequence) {
-        return n_urgent(sequence) * row_ms - milliseconds(sequence->accepted, now);
-    };
-    std::stable_sort(prompts.begin(), prompts.end(), [&](const Sequence * a, const Sequence * b) {
-        return a->priority != b->priority ? a->priority > b->priority : slack(a) < slack(b);
-    });
-
     std::vector<std::pair<Sequence *, int32_t>> shares;
+    Load                                        generation;
     for (Sequence * sequence : running_) {
         if (sequence->decoding()) {
             shares.emplace_back(sequence, 1);
+            generation.add(sequence->n_past);
         }
     }
-    int32_t left = prompt_rows(n_decoding);
-    for (Sequence * sequence : prompts) {
-        const int32_t rows = std::min(left, sequence->n_uncomputed());
+    PromptBudget budget(options_, cost_, generation);
+    for (Sequence * sequence : prompts_by_slack(now)) {
+        const int32_t rows = budget.take(sequence->n_uncomputed(), sequence->n_past);
         if (rows > 0) {
             shares.emplace_back(sequence, rows);
-            left -= rows;
         }
     }
     std::sort(shares.begin(), shares.end(),
@@ -278,13 +290,20 @@ void Scheduler::add_rows(Step & step, TimePoint now) {
 }
 
 void Scheduler::commit(const Step & step, double ms) {
+    Load generation;
+    Load prompt;
     for (const Step::Part & part : step.parts) {
         Sequence & sequence = *part.sequence;
+        Load &     load     = sequence.decoding() ? generation : prompt;
+        for (int32_t i = 0; i < part.n_rows; ++i) {
+            load.add(sequence.n_past + i);
+        }
         sequence.n_past += part.n_rows;
+        queue_.charge(sequence, part.n_rows);
         cache_.publish(sequence.slot, sequence.tokens, sequence.n_past, sequence.cache_salt);
         free_followers(&sequence, sequence.n_past);
     }
-    cost_.observe(static_cast<int32_t>(step.batch.rows.size()), ms);
+    cost_.observe(generation, prompt, ms);
 }
 
 bool Scheduler::make_room() {
@@ -331,7 +350,7 @@ void Scheduler::recompute(const Step & step) {
             cache_.discard(sequence->slot);
             sequence->n_past = 0;
             leave_slot(sequence);
-            add(sequence);
+            queue_.push(sequence);
         }
     }
 }

@@ -4,8 +4,9 @@
 // budget goes: the whole batch when nobody generates, otherwise what the measured cost says fits. Prompts that are
 // nearly done go first, and every millisecond of waiting counts as a millisecond less to do, so none starves.
 //
-// Waiting sequences start by priority, then in order of arrival. One of higher priority takes the slot of the
-// newest running one of lower priority, whose KV state is saved and restored later.
+// Waiting sequences start by priority, then by what has been computed for their tenant. Of the first few of a tenant the
+// one with least to do starts, in the same sense: what others have computed counts as done. One of higher priority
+// takes the slot of the newest running one of lower priority, whose KV state is saved and restored later.
 //
 // What prompts have in common is computed once: a sequence whose prompt begins like one that is being computed follows
 // that one, which is to wait, without a slot, until the common part can be copied. It does not wait longer than it would
@@ -22,20 +23,10 @@
 #include "batch.h"
 #include "prefix_cache.h"
 #include "sequence.h"
+#include "step_cost.h"
+#include "waiting_queue.h"
 
 namespace inferno {
-
-// Milliseconds of a step as a linear function of its rows, by least squares over recent steps (older ones fade).
-class StepCost {
-public:
-    void observe(int32_t rows, double ms);
-    // How many rows fit into `ms`; 0 while nothing has been observed.
-    int32_t rows_within(double ms) const;
-    double  row_ms() const;
-
-private:
-    double weight_ = 0, x_ = 0, y_ = 0, xx_ = 0, xy_ = 0;
-};
 
 struct Step {
     struct Part {
@@ -80,7 +71,7 @@ public:
     void recompute(const Step & step);
 
     const std::vector<Sequence *> & running() const { return running_; }
-    size_t n_waiting() const { return waiting_.size() + n_followers_; }
+    size_t n_waiting() const { return queue_.size() + n_followers_; }
     int64_t cached_tokens() const { return cache_.cached_tokens(); }
     uint64_t preemptions() const { return preemptions_; }
 
@@ -89,6 +80,10 @@ private:
 
     void    close_gap(Step & step);
     void    admit(Step & step, TimePoint now);
+    // Who starts next; null when all that were to follow do. REQUIRES: somebody is in the queue.
+    Sequence * pick(TimePoint now);
+    // Milliseconds of work, less those since it came: lower goes first.
+    double  slack(const Sequence & sequence, int32_t n_rows, TimePoint now) const;
     void    start(Sequence * sequence, Step & step, TimePoint now);
     void    leave_slot(Sequence * sequence);
     void    preempt(Sequence * sequence, std::vector<CacheEdit> & edits);
@@ -100,13 +95,13 @@ private:
     void    free_followers(Sequence * leader, Position computed);
     // Tokens until the prompt, or what others wait for of it, is done.
     int32_t n_urgent(const Sequence * sequence) const;
-    int32_t prompt_rows(int32_t n_decoding) const;
+    std::vector<Sequence *> prompts_by_slack(TimePoint now) const;
     void    add_rows(Step & step, TimePoint now);
 
     SchedulerOptions                      options_;
     PrefixCache                           cache_;
     StepCost                              cost_;
-    std::vector<Sequence *>               waiting_;        // by priority, then id; followers are not among them
+    WaitingQueue                          queue_;          // followers are not in it
     std::vector<Sequence *>               running_;        // in order of start
     std::map<const Sequence *, Followers> followers_;      // by leader; none is empty
     size_t                                n_followers_   = 0;

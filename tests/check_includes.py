@@ -14,7 +14,7 @@ LAYERS = (
     {"bindings"},
     {"engine"},
     {"scheduler", "chat", "grammar"},
-    {"prefix_cache", "model", "model_info", "memory_estimate"},
+    {"prefix_cache", "waiting_queue", "step_cost", "model", "model_info", "memory_estimate"},
     {"llama_loading", "vocabulary", "kv_state", "prefix_index"},
     {"sequence"},
     {"sampler", "candidates", "text_stream", "channel"},

@@ -246,6 +246,27 @@ TEST(a_deadline_that_has_passed_ends_the_text) {
     CHECK(fixture.wait(blocker).ends[0].reason == FinishReason::length);
 }
 
+TEST(deadlines_count_in_the_queue) {
+    EngineOptions options;
+    options.queue_size = 5000;
+    Fixture fixture(1, 64, options);
+    fixture.model->close_gate();
+    const RequestId blocker = fixture.submit("blocker", greedy(30));
+    fixture.model->wait_for_step();
+    std::vector<RequestId> late;
+    for (int i = 0; i < 3000; ++i) {
+        late.push_back(fixture.submit("late", greedy(30), 0, 1e-9));
+    }
+    const RequestId patient = fixture.submit("patient", greedy(3), 0, 1000.0);
+    fixture.model->step();
+    fixture.model->open_gate();
+    for (const RequestId id : late) {
+        CHECK(fixture.wait(id).ends[0].reason == FinishReason::timeout);
+    }
+    CHECK(fixture.wait(blocker).ends[0].reason == FinishReason::length);
+    CHECK(fixture.wait(patient).ends[0].reason == FinishReason::length);
+}
+
 TEST(a_full_queue_refuses_all_or_nothing) {
     EngineOptions options;
     options.queue_size = 2;
@@ -371,6 +392,20 @@ TEST(log_probabilities_cover_the_text_and_no_more) {
         }
     }
     CHECK_EQ(bytes, full.substr(0, full.find(params.stop[0])));
+}
+
+TEST(an_embedding_can_be_cancelled_and_can_be_late) {
+    Fixture fixture;
+    fixture.model->close_gate();
+    fixture.submit("blocker", greedy(3));
+    fixture.model->wait_for_step();
+    const auto ids = fixture.engine.submit_embeddings(
+        {{{'a'}, 0, std::nullopt}, {{'a', 'b'}, 5, 1e-9}, {{'a', 'b', 'c'}, 3, 1000.0}});
+    fixture.engine.cancel({ids[0]});
+    fixture.model->open_gate();
+    CHECK(fixture.wait(ids[0]).ends[0].reason == FinishReason::cancelled);
+    CHECK(fixture.wait(ids[1]).ends[0].reason == FinishReason::timeout);
+    CHECK_EQ(fixture.wait(ids[2]).ends[0].embedding[0], 3.0f);
 }
 
 TEST(embeddings_are_packed_within_the_batch) {
