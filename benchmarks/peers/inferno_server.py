@@ -1,0 +1,27 @@
+"""`inferno serve`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from benchmarks.peers.base import Options
+from benchmarks.peers.server import HOST, MODEL, ServerPeer
+from benchmarks.workloads.base import Setting
+
+
+class InfernoServer(ServerPeer):
+    """As it comes, with a key, metrics and traces; only rate limits are off, since one client sends everything."""
+
+    name = "inferno"
+    title = "Inferno"
+    key = "benchmark-key"
+
+    def command(self, model: Path, setting: Setting, options: Options, port: int, directory: Path) -> list[str]:
+        command = [sys.executable, "-m", "inferno.cli.main", "serve", "--host", HOST, "--port", str(port)]
+        command += ["--data-dir", str(directory), "--alias", f"{MODEL}={model}", "--model", MODEL, "--no-rate-limits"]
+        command += ["--parallel", str(setting.parallel), "--context-size", str(setting.context)]
+        return [*command, "--threads", str(options.threads)]
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "INFERNO_API_KEY": self.key or "", "XDG_CONFIG_HOME": "/nonexistent"}

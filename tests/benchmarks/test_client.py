@@ -1,0 +1,179 @@
+"""The suite's client against a socket that answers as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from benchmarks.client import Client, closed_loop, completion, together
+from benchmarks.exchange import Exchange, Failed, Job, NotSupported
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+USAGE = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+
+
+def stream(*chunks: dict[str, Any]) -> bytes:
+    events = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
+    pieces = [*events, b"data: [DONE]\n\n", b""]
+    return HEAD + b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+
+
+def text(piece: str, index: int = 0) -> dict[str, Any]:
+    return {"choices": [{"index": index, "text": piece, "finish_reason": None}], "usage": None}
+
+
+class Server:
+    """Answers each request with the next of the answers; an empty one closes the connection."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self._answers = list(answers)
+        self.bodies: list[Any] = []
+        self.heads: list[str] = []
+        self.connections = 0
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
+            while self._answers:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = int(head.lower().partition("content-length: ")[2].split("\r\n")[0])
+                self.heads.append(head)
+                self.bodies.append(json.loads(await reader.readexactly(length)))
+                answer = self._answers.pop(0)
+                writer.write(answer)
+                if not answer:
+                    break
+
+
+def run(server: Server, work: Callable[[Client], Any], **options: Any) -> Any:
+    async def main() -> Any:
+        listener = await asyncio.start_server(server.answer, "127.0.0.1", 0)
+        async with listener:
+            port = listener.sockets[0].getsockname()[1]
+            return await work(Client("127.0.0.1", port, "a-model", **{"key": "a-key", **options}))
+
+    return asyncio.run(main())
+
+
+async def one(client: Client, *, exchange: Exchange | None = None) -> Exchange:
+    async with client.connection() as connection:
+        return await connection.stream("/v1/completions", completion([1, 2], 3), exchange)
+
+
+def test_counts_tokens_by_usage_and_times_pieces_of_text() -> None:
+    server = Server(stream(text("a"), text(""), text("bc"), USAGE))
+    exchange = run(server, one)
+    assert (exchange.prompt_tokens, exchange.completion_tokens, exchange.text) == (7, 3, "abc")
+    assert [len(times) for times in exchange.times] == [2]
+    assert exchange.begun <= exchange.times[0][0] <= exchange.times[0][1] <= exchange.ended
+
+
+def test_keeps_the_pieces_of_choices_apart() -> None:
+    server = Server(stream(text("a", 1), text("b", 0), text("c", 1), USAGE))
+    assert [len(times) for times in run(server, one).times] == [1, 2]
+
+
+def test_reads_chats() -> None:
+    first, second = ({"choices": [{"index": 0, "delta": delta}]} for delta in ({"role": "assistant"}, {"content": "x"}))
+    exchange = run(Server(stream(first, second, USAGE)), one)
+    assert (exchange.text, len(exchange.times[0])) == ("x", 1)
+
+
+def test_adds_up_usage_that_comes_for_each_choice() -> None:
+    exchange = run(Server(stream(text("a"), USAGE, text("b", 1), USAGE)), one)
+    assert (exchange.prompt_tokens, exchange.completion_tokens) == (7, 6)
+
+
+def test_says_what_it_wants_and_who_it_is() -> None:
+    server = Server(stream(text("a"), USAGE))
+    run(server, one)
+    body = server.bodies[0]
+    assert (body["model"], body["prompt"], body["max_tokens"]) == ("a-model", [1, 2], 3)
+    assert body["stream"] is True
+    assert body["stream_options"] == {"include_usage": True}
+    assert body["ignore_eos"] is True
+    assert "Authorization: Bearer a-key\r\n" in server.heads[0]
+
+
+def test_a_client_sends_its_requests_one_after_the_other_on_one_connection() -> None:
+    server = Server(*[stream(text("a"), USAGE)] * 3)
+    exchanges = run(server, lambda client: closed_loop(client, Job([[[1], [2], [3]]], 4)))
+    assert server.connections == 1
+    assert [body["prompt"] for body in server.bodies] == [[1], [2], [3]]
+    assert all(before.ended <= after.begun for before, after in zip(exchanges, exchanges[1:], strict=False))
+
+
+def test_clients_of_a_job_have_a_connection_each() -> None:
+    server = Server(*[stream(text("a"), USAGE)] * 2)
+    assert len(run(server, lambda client: closed_loop(client, Job([[[1]], [[2]]], 4)))) == 2
+    assert server.connections == 2
+
+
+def test_a_connection_that_the_server_closed_between_requests_is_opened_again() -> None:
+    server = Server(stream(text("a"), USAGE), b"", stream(text("b"), USAGE))
+    exchanges = run(server, lambda client: closed_loop(client, Job([[[1], [2]]], 4)))
+    assert [exchange.text for exchange in exchanges] == ["a", "b"]
+    assert server.connections == 2
+
+
+def status(code: int, body: bytes) -> bytes:
+    return b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (code, len(body), body)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (status(400, b'{"error": "no response_format here"}'), NotSupported, "no response_format here"),
+        (status(500, b"broken"), Failed, "500: broken"),
+        (stream({"error": {"message": "fell over"}}), Failed, "fell over"),
+        (stream(text("a")), Failed, "without usage"),
+        (b"", Failed, "closed the connection"),
+    ],
+)
+def test_tells_what_went_wrong(answer: bytes, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        run(Server(answer), one)
+
+
+def test_a_request_that_is_not_answered_ends_in_time() -> None:
+    with pytest.raises(Failed, match=r"not answered in 0\.05 s"):
+        run(Server(HEAD, b""), one, timeout_s=0.05)
+
+
+def test_what_came_is_there_when_the_caller_stops_waiting() -> None:
+    exchange = Exchange(0)
+
+    async def cut_off(client: Client) -> None:
+        task = asyncio.ensure_future(one(client, exchange=exchange))
+        while not exchange.times:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    begun = HEAD + b"".join(
+        b"%x\r\n%s\r\n" % (len(e), e) for e in [b"data: " + json.dumps(text("a")).encode() + b"\n\n"]
+    )
+    run(Server(begun), cut_off)
+    assert (exchange.text, exchange.ended) == ("a", 0)
+
+
+def test_when_one_part_fails_the_rest_is_cancelled() -> None:
+    ended = []
+
+    async def fails() -> None:
+        raise Failed("this one")
+
+    async def waits() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    with pytest.raises(Failed, match="this one"):
+        asyncio.run(together([waits(), fails()]))
+    assert ended == [True]
