@@ -23,8 +23,8 @@ LIMIT_S = 900.0
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-#: How long threads that wait for one another spin, the same as in Inferno's worker processes. As libgomp comes, whatever
-#: else runs, the measuring client included, costs llama.cpp's programs most of their speed.
+#: How long threads that wait for one another spin, the same as in Inferno's worker processes. As libgomp comes,
+#: whatever else runs, the measuring client included, costs llama.cpp's programs most of their speed.
 _SPIN = {"GOMP_SPINCOUNT": "1000"}
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from benchmarks.client import Client, closed_loop, completion, together
 from benchmarks.exchange import Exchange, Failed, Job, NotSupported
 
@@ -104,7 +106,7 @@ def test_a_client_sends_its_requests_one_after_the_other_on_one_connection() -> 
     exchanges = run(server, lambda client: closed_loop(client, Job([[[1], [2], [3]]], 4)))
     assert server.connections == 1
     assert [body["prompt"] for body in server.bodies] == [[1], [2], [3]]
-    assert all(before.ended <= after.begun for before, after in zip(exchanges, exchanges[1:], strict=False))
+    assert all(before.ended <= after.begun for before, after in itertools.pairwise(exchanges))
 
 
 def test_clients_of_a_job_have_a_connection_each() -> None:

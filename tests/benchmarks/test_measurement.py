@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from benchmarks.exchange import Exchange
 from benchmarks.measurement import medians, per_token, percentile, ratios, summary
 from benchmarks.workloads.live import LiveStreams
