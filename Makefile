@@ -78,12 +78,8 @@ peers: setup
 	$(CMAKE) --preset peers -G Ninja > build/peers.log 2>&1 || { cat build/peers.log; exit 1; }
 	$(CMAKE) --build build/peers --target peers --parallel $(JOBS)
 
-$(VENV)/.bench: $(VENV)/.deps
-	$(BIN)/pip install --quiet --group bench
-	touch $@
-
 # QUICK=1 takes about two minutes; BENCH_ARGS reaches the suite, see --help.
-bench: peers $(VENV)/.bench
+bench: peers
 	$(BIN)/python -m benchmarks.suite $(if $(QUICK),--quick) $(BENCH_ARGS)
 
 # What small things cost, without a server.

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from benchmarks.exchange import Exchange, Failed, Job, NotSupported
+from benchmarks.exchange import Exchange, Failed, Job, Refused
 from benchmarks.http_response import Response
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
 
     async def stream(self, path: str, body: dict[str, Any], exchange: Exchange | None = None) -> Exchange:
         """POST that is answered by events. An exchange that is given fills up meanwhile, so that the part which came
-        is there when the caller stops waiting. Raises NotSupported for a 400, Failed for what else goes wrong."""
+        is there when the caller stops waiting. Raises Refused for a 400, Failed for what else goes wrong."""
         body = {"model": self._client.model, "stream": True, "stream_options": {"include_usage": True}, **body}
         self._exchange = exchange or Exchange(0)
         await self._send(path, body)
@@ -139,11 +139,9 @@ class Connection(asyncio.Protocol):
             raise Failed(f"{path} was not answered in {self._client.timeout_s:g} s") from None
 
     def _check_status(self, path: str) -> None:
-        status = self._response.status
-        if status != 200:
+        if (status := self._response.status) != 200:
             text = bytes(self._response.body).decode(errors="replace")[:300]
-            kind = NotSupported if status in (400, 404, 501) else Failed
-            raise kind(f"{path} answered {status}: {text}")
+            raise (Refused if status == 400 else Failed)(f"{path} answered {status}: {text}")
 
     def _take(self, event: bytes, now: float) -> None:
         if event == b"[DONE]":

@@ -38,9 +38,13 @@ class Exchange(msgspec.Struct):
         self.times[choice].append(now)
 
 
-class NotSupported(Exception):
-    """The peer says that it does not do this."""
-
-
 class Failed(Exception):
     """The peer could not be started, or did not answer as it should have."""
+
+
+class Refused(Failed):
+    """The peer answered 400."""
+
+
+class NotSupported(Exception):
+    """The peer says that it does not do what the workload is about."""

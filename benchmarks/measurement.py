@@ -55,12 +55,10 @@ def _ranks(name: str, seconds: list[float], ranks: tuple[int, ...]) -> Metrics:
     return {f"{name}_{'max' if rank == 100 else f'p{rank}'}_ms": percentile(seconds, rank) * 1000 for rank in ranks}
 
 
-def per_token(metrics: Metrics) -> Metrics:
-    """Processor time of the peer for each token it generated; for each it read, where it generated none."""
-    tokens = metrics.get("new_tokens") or metrics.get("prompt_tokens")
-    if not tokens or "peer_cpu_s" not in metrics:
-        return {}
-    return {"cpu_ms_per_token": metrics["peer_cpu_s"] / tokens * 1000}
+def cpu_per_token(metrics: Metrics, headline: str) -> Metrics:
+    """Processor time of the peer for each token of the kind that the headline counts: written, or read."""
+    tokens = metrics["prompt_tokens" if headline == "input_tok_s" else "new_tokens"]
+    return {"cpu_ms_per_token": metrics["peer_cpu_s"] / tokens * 1000} if tokens else {}
 
 
 def medians(runs: list[Metrics]) -> Metrics:

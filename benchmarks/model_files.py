@@ -26,7 +26,7 @@ def model_file(name: str, options: Options) -> Path:
 def requantized(name: str, options: Options) -> Path:
     """The default model in another format. Made from quantized weights: good for speed, not for quality."""
     source = generation_model()
-    path = cache_dir() / "models" / f"{source.stem}.{name}.gguf"
+    path = cache_dir() / "models" / f"{source.stem}.{name.upper()}.gguf"
     if not path.exists():
         part = path.with_suffix(".part")
         path.parent.mkdir(parents=True, exist_ok=True)

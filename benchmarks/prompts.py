@@ -31,15 +31,20 @@ def words(count: int, seed: object) -> str:
 
 
 class Vocabulary:
-    """The words' tokens in a model's own vocabulary."""
+    """Tokens that prompts are made of."""
 
-    def __init__(self, model: Path) -> None:
-        """Loads the model for the moment that takes. Raises what the engine raises for a bad file."""
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    @classmethod
+    def of(cls, model: Path) -> Vocabulary:
+        """The words' tokens in a model's own vocabulary; it is loaded for the moment that takes. Raises what the
+        engine raises for a bad file."""
         from inferno import _core
 
         engine = _core.Engine(str(model), {"context_size": 64, "parallel": 1})
         try:
-            self._tokens = sorted({token for word in WORDS for token in engine.tokenize(" " + word)})
+            return cls(sorted({token for word in WORDS for token in engine.tokenize(" " + word)}))
         finally:
             engine.close()
 

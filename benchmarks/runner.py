@@ -90,7 +90,7 @@ class Runner:
 def _shown(run: Run) -> str:
     if run.refusal:
         return f"not supported: {run.refusal}"
-    return f"failed: {run.error}" if run.error else _headline(run.metrics)
+    return f"failed: {run.error.splitlines()[-1]}" if run.error else _headline(run.metrics)
 
 
 def _headline(metrics: Metrics) -> str:

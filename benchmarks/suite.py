@@ -76,6 +76,7 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
             parser.error(f"--{option}: {', '.join(unknown)} is not one of {', '.join(names)}")
     if arguments.publish and (quick or arguments.model):
         parser.error("--publish is for full runs on the usual files")
+    arguments.peers = [name for name in PEERS if name in arguments.peers]  # in the order in which they are shown
     arguments.workloads = [table[name] for name in table if name in arguments.only]
 
 
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace) -> Results:
     for group in groups(arguments.workloads, arguments.files):
         model = _file(group, arguments, options)
         if group.file not in vocabularies:
-            vocabularies[group.file] = Vocabulary(model)
+            vocabularies[group.file] = Vocabulary.of(model)
             results.files[group.file] = _described(model)
         runner.run(group, model, vocabularies[group.file])
     results.runs = runner.runs

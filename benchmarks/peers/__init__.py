@@ -7,7 +7,7 @@ from benchmarks.peers.inferno_engine import InfernoEngine
 from benchmarks.peers.inferno_server import InfernoServer
 from benchmarks.peers.llama_programs import BatchedBench, LlamaBench
 from benchmarks.peers.llama_server import LlamaServer, LlamaServerDefaults
-from benchmarks.peers.openvino import OpenVino
+from benchmarks.peers.openvino_engine import OpenVino
 
 PEERS: dict[str, Peer] = {
     peer.name: peer

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.exchange import Exchange, Failed
-from benchmarks.measurement import Metrics, per_token
+from benchmarks.measurement import Metrics, cpu_per_token
 from benchmarks.processes import Watch
 from benchmarks.prompts import Vocabulary
 from benchmarks.workloads.base import Setting, Workload
@@ -63,7 +63,7 @@ class RunningProcess(Running):
         with Watch(self.process.pid) as watch:
             exchanges = self.exchanges(workload, vocabulary, round_number)
         metrics = workload.metrics(exchanges, self.started) | watch.usage
-        return metrics | per_token(metrics)
+        return metrics | cpu_per_token(metrics, workload.headline)
 
 
 class Peer(abc.ABC):

@@ -1,4 +1,4 @@
-"""The child of `openvino.py`. Runs in OpenVINO's environment, so it imports nothing of this project."""
+"""The child of `openvino_engine.py`. Runs in OpenVINO's environment, so it imports nothing of this project."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.client import SAMPLING, Client, Connection, on_connections
-from benchmarks.exchange import Exchange
+from benchmarks.exchange import Exchange, NotSupported, Refused
 from benchmarks.measurement import Metrics, summary
 from benchmarks.prompts import Vocabulary, words
 from benchmarks.workloads.base import Setting, Workload
@@ -62,7 +62,10 @@ class JsonAnswers(Workload):
             bodies = [self.body((round_number, number, i)) for i in range(self.requests)]
             return [await connection.stream("/v1/chat/completions", body) for body in bodies]
 
-        return await on_connections(client, self.clients, ask)
+        try:
+            return await on_connections(client, self.clients, ask)
+        except Refused as error:
+            raise NotSupported(str(error)) from None
 
     def metrics(self, exchanges: list[Exchange], started: float) -> Metrics:
         metrics = summary(exchanges)

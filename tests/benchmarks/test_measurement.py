@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.exchange import Exchange
-from benchmarks.measurement import medians, per_token, percentile, ratios, summary
+from benchmarks.measurement import cpu_per_token, medians, percentile, ratios, summary
 from benchmarks.workloads.live import LiveStreams
 
 
@@ -44,10 +44,11 @@ def test_without_pieces_there_are_no_latencies_of_pieces() -> None:
     assert not [name for name in metrics if name.startswith(("ttft", "itl"))]
 
 
-def test_processor_time_is_told_for_each_token_made_or_else_read() -> None:
-    assert per_token({"peer_cpu_s": 2.0, "new_tokens": 100, "prompt_tokens": 9}) == {"cpu_ms_per_token": 20}
-    assert per_token({"peer_cpu_s": 2.0, "new_tokens": 0, "prompt_tokens": 1000}) == {"cpu_ms_per_token": 2}
-    assert per_token({"new_tokens": 100}) == {}
+def test_processor_time_is_told_for_each_token_of_the_kind_that_counts() -> None:
+    metrics = {"peer_cpu_s": 2.0, "new_tokens": 100, "prompt_tokens": 1000}
+    assert cpu_per_token(metrics, "output_tok_s") == {"cpu_ms_per_token": 20}
+    assert cpu_per_token(metrics, "input_tok_s") == {"cpu_ms_per_token": 2}
+    assert cpu_per_token({**metrics, "new_tokens": 0}, "output_tok_s") == {}
 
 
 def test_medians_of_what_each_round_has() -> None:
