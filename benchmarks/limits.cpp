@@ -80,30 +80,25 @@ Vector filled(int value) {
 Vector multiply_add(Vector sum, Vector a, Vector b) {
     return _mm512_dpbusd_epi32(sum, a, b);
 }
-#elif defined(__AVXVNNI__)
-constexpr const char * kInstructions = "AVX-VNNI";
-constexpr int          kMacs         = 32;
-using Vector                         = __m256i;
-
-Vector filled(int value) {
-    return _mm256_set1_epi32(value);
-}
-
-Vector multiply_add(Vector sum, Vector a, Vector b) {
-    return _mm256_dpbusd_avx_epi32(sum, a, b);
-}
 #elif defined(__AVX2__)
+#if defined(__AVXVNNI__)
+constexpr const char * kInstructions = "AVX-VNNI";
+#else
 constexpr const char * kInstructions = "AVX2";
-constexpr int          kMacs         = 32;
-using Vector                         = __m256i;
+#endif
+constexpr int kMacs = 32;
+using Vector        = __m256i;
 
 Vector filled(int value) {
     return _mm256_set1_epi32(value);
 }
 
 Vector multiply_add(Vector sum, Vector a, Vector b) {
-    const Vector pairs = _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
-    return _mm256_add_epi32(sum, pairs);
+#if defined(__AVXVNNI__)
+    return _mm256_dpbusd_avx_epi32(sum, a, b);
+#else
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
+#endif
 }
 #else
 constexpr const char * kInstructions = nullptr;  // not measured on this kind of processor

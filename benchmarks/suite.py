@@ -24,7 +24,7 @@ from benchmarks.prompts import Vocabulary
 from benchmarks.publish import publish, write
 from benchmarks.results import ModelFile, Results
 from benchmarks.runner import Runner
-from benchmarks.workloads import FULL, QUICK
+from benchmarks.workloads import workloads
 from benchmarks.workloads.base import Workload
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -65,7 +65,7 @@ def _names(text: str) -> list[str]:
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Completes what was left out, and refuses names that are not known."""
     quick = arguments.quick
-    table = {workload.name: workload for workload in (QUICK if quick else FULL)}
+    table = {workload.name: workload for workload in workloads(quick)}
     arguments.only = arguments.only or list(table)
     arguments.peers = arguments.peers or list(QUICK_PEERS if quick else PEERS)
     arguments.files = arguments.files or (["q4_1", "minilm"] if quick else list(TITLES))

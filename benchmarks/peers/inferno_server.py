@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 from benchmarks.peers.base import Options
 from benchmarks.peers.server import HOST, MODEL, ServerPeer
@@ -15,13 +16,16 @@ class InfernoServer(ServerPeer):
 
     name = "inferno"
     title = "Inferno"
-    key = "benchmark-key"
+    key: str | None = "benchmark-key"
+    flags: tuple[str, ...] = ("--no-rate-limits",)
+    settings: ClassVar[dict[str, str]] = {}  # in the environment
 
     def command(self, model: Path, setting: Setting, options: Options, port: int, directory: Path) -> list[str]:
         command = [sys.executable, "-m", "inferno.cli.main", "serve", "--host", HOST, "--port", str(port)]
-        command += ["--data-dir", str(directory), "--alias", f"{MODEL}={model}", "--model", MODEL, "--no-rate-limits"]
+        command += ["--data-dir", str(directory), "--alias", f"{MODEL}={model}", "--model", MODEL, *self.flags]
         command += ["--parallel", str(setting.parallel), "--context-size", str(setting.context)]
         return [*command, "--threads", str(options.threads)]
 
     def environment(self) -> dict[str, str]:
-        return {**super().environment(), "INFERNO_API_KEY": self.key or "", "XDG_CONFIG_HOME": "/nonexistent"}
+        key = {"INFERNO_API_KEY": self.key} if self.key else {}
+        return {**super().environment(), **key, **self.settings, "XDG_CONFIG_HOME": "/nonexistent"}

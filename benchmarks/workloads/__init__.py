@@ -1,4 +1,4 @@
-"""The workloads, in the order in which they run and are shown: in full, and small enough for a quick look."""
+"""The workloads: a row for each, with its size in full and for a quick look."""
 
 from __future__ import annotations
 
@@ -12,192 +12,96 @@ from benchmarks.workloads.live import LiveStreams
 from benchmarks.workloads.prefixes import SharedPrefixes
 from benchmarks.workloads.schema import JsonAnswers
 
-_EVERYBODY = (*SERVERS, "llama-server-defaults", *ENGINES, "llama-batched-bench")
+#: Clients and the requests of each.
+_CLIENTS = {1: 4, 4: 2, 16: 2, 32: 2, 64: 1}
+_QUICK_CLIENTS = {1: 2, 16: 1}
 
 
-def _unique(clients: int, requests: int, new: int) -> UniquePrompts:
-    return UniquePrompts(
-        name=f"clients-{clients}",
-        title=f"{clients} client{'s' if clients > 1 else ''}, unique prompts of 64 tokens, {new} new",
-        peers=_EVERYBODY,
-        files=GENERATION_FILES,
-        clients=clients,
-        requests=requests,
-        prompt=64,
-        new=new,
-    )
+def workloads(quick: bool) -> list[Workload]:
+    """In the order in which they run and are shown."""
 
+    def size(full: int, small: int) -> int:
+        return small if quick else full
 
-def _prefill(requests: int) -> UniquePrompts:
-    return UniquePrompts(
-        name="prefill-512",
-        title="Prompts of 512 tokens, one after the other, 1 new",
-        peers=(*SERVERS, *ENGINES, "llama-bench"),
-        files=GENERATION_FILES,
-        headline="input_tok_s",
-        clients=1,
-        requests=requests,
-        prompt=512,
-        new=1,
-    )
-
-
-def _json(clients: int, requests: int) -> list[JsonAnswers]:
-    def answers(name: str, what: str, constrained: bool) -> JsonAnswers:
-        title = f"{clients} clients, chats {what}"
-        return JsonAnswers(name=name, title=title, clients=clients, requests=requests, constrained=constrained)
-
-    return [answers("json-free", "without a schema", False), answers("json-schema", "answered by a JSON schema", True)]
-
-
-FULL: list[Workload] = [
-    *(_unique(clients, requests, 64) for clients, requests in ((1, 4), (4, 2), (16, 2), (32, 2), (64, 1))),
-    _prefill(8),
-    SharedPrefixes(
-        name="shared-prefix",
-        title="16 clients at once, new shared prefix of 400 tokens + 32 own, 32 new",
-        peers=(*SERVERS, "llama-server-defaults", *ENGINES),
-        files=GENERATION_FILES,
-        prefixes=1,
-        prefix=400,
-        own=32,
-        new=32,
-        clients=16,
-        requests=1,
-        parallel=16,
-    ),
-    SharedPrefixes(
-        name="many-prefixes",
-        title="8 system prompts of 300 tokens by Zipf's law + 32 own, 32 new; 8 clients on 4 sequences",
-        prefixes=8,
-        prefix=300,
-        own=32,
-        new=32,
-        clients=8,
-        requests=6,
-        parallel=4,
-    ),
-    Chats(
-        name="chats",
-        title="32 chats of 3 turns on 8 sequences, 32 words and 32 new a turn",
-        chats=32,
-        turns=3,
-        head=64,
-        message=32,
-        new=32,
-        parallel=8,
-    ),
-    LiveStreams(
-        name="live-streams",
-        title="8 live streams while prompts of 4,000 words arrive",
-        streams=8,
-        new=1024,
-        prompts=3,
-        prompt=4000,
-    ),
-    Choices(name="n-8", title="n = 8, prompts of 64 tokens, 64 new", n=8, requests=3, prompt=64, new=64),
-    *_json(8, 2),
-    SharedPrefixes(
-        name="offline",
-        title="1,000 prompts with a few-shot head of 200 tokens + 24 own, 16 new; 32 at once",
-        prefixes=1,
-        prefix=200,
-        own=24,
-        new=16,
-        clients=40,
-        requests=25,
-        parallel=32,
-    ),
-    EmbeddingTexts(
-        name="embeddings",
-        title="Embeddings: 8 clients, 16 texts of 128 tokens a request",
-        clients=8,
-        requests=3,
-        texts=16,
-        words=126,
-    ),
-    ColdStart(
-        name="cold-start",
-        title="A new process: load to first token, then 16 clients of 64 + 64 tokens",
-        clients=16,
-        prompt=64,
-        new=64,
-    ),
-]
-
-QUICK: list[Workload] = [
-    _unique(1, 2, 32),
-    _unique(16, 1, 24),
-    _prefill(2),
-    SharedPrefixes(
-        name="shared-prefix",
-        title="16 clients at once, new shared prefix of 128 tokens + 16 own, 16 new",
-        peers=(*SERVERS, *ENGINES),
-        prefixes=1,
-        prefix=128,
-        own=16,
-        new=16,
-        clients=16,
-        requests=1,
-        parallel=16,
-    ),
-    SharedPrefixes(
-        name="many-prefixes",
-        title="8 system prompts of 96 tokens by Zipf's law + 16 own, 16 new; 8 clients on 4 sequences",
-        peers=SERVERS,
-        prefixes=8,
-        prefix=96,
-        own=16,
-        new=16,
-        clients=8,
-        requests=2,
-        parallel=4,
-    ),
-    Chats(
-        name="chats",
-        title="8 chats of 2 turns on 4 sequences, 24 words and 16 new a turn",
-        chats=8,
-        turns=2,
-        head=32,
-        message=24,
-        new=16,
-        parallel=4,
-    ),
-    LiveStreams(
-        name="live-streams",
-        title="4 live streams while a prompt of 1,000 words arrives",
-        streams=4,
-        new=512,
-        prompts=1,
-        prompt=1000,
-    ),
-    Choices(name="n-8", title="n = 8, a prompt of 64 tokens, 24 new", n=8, requests=1, prompt=64, new=24),
-    *_json(4, 1),
-    SharedPrefixes(
-        name="offline",
-        title="64 prompts with a few-shot head of 100 tokens + 16 own, 8 new; 16 at once",
-        peers=(*SERVERS, *ENGINES),
-        prefixes=1,
-        prefix=100,
-        own=16,
-        new=8,
-        clients=16,
-        requests=4,
-        parallel=16,
-    ),
-    EmbeddingTexts(
-        name="embeddings",
-        title="Embeddings: 4 clients, 8 texts of 128 tokens a request",
-        clients=4,
-        requests=1,
-        texts=8,
-        words=126,
-    ),
-    ColdStart(
-        name="cold-start",
-        title="A new process: load to first token, then 16 clients of 32 + 16 tokens",
-        clients=16,
-        prompt=32,
-        new=16,
-    ),
-]
+    return [
+        *(
+            UniquePrompts(
+                name=f"clients-{clients}",
+                peers=(*SERVERS, "llama-server-defaults", *ENGINES, "llama-batched-bench"),
+                files=GENERATION_FILES,
+                clients=clients,
+                requests=requests,
+                prompt=64,
+                new=size(64, 24),
+            )
+            for clients, requests in (_QUICK_CLIENTS if quick else _CLIENTS).items()
+        ),
+        UniquePrompts(
+            name="prefill-512",
+            peers=(*SERVERS, *ENGINES, "llama-bench"),
+            files=GENERATION_FILES,
+            headline="input_tok_s",
+            clients=1,
+            requests=size(8, 2),
+            prompt=512,
+            new=1,
+        ),
+        SharedPrefixes(
+            name="shared-prefix",
+            lead="A burst that shares what nobody has seen",
+            peers=(*SERVERS, "llama-server-defaults", *ENGINES),
+            files=GENERATION_FILES,
+            prefixes=1,
+            prefix=size(400, 128),
+            own=size(32, 16),
+            new=size(32, 16),
+            clients=16,
+            requests=1,
+            parallel=16,
+        ),
+        SharedPrefixes(
+            name="many-prefixes",
+            lead="System prompts of unequal popularity",
+            prefixes=8,
+            prefix=size(300, 96),
+            own=size(32, 16),
+            new=size(32, 16),
+            clients=8,
+            requests=size(6, 2),
+            parallel=4,
+        ),
+        Chats(
+            name="chats",
+            chats=size(32, 8),
+            turns=size(3, 2),
+            head=size(64, 32),
+            message=size(32, 24),
+            new=size(32, 16),
+            parallel=size(8, 4),
+        ),
+        LiveStreams(
+            name="live-streams",
+            streams=size(8, 4),
+            new=size(1024, 512),
+            prompts=size(3, 1),
+            prompt=size(4000, 1000),
+        ),
+        Choices(name="n-8", n=8, requests=size(3, 1), prompt=64, new=size(64, 24)),
+        *(
+            JsonAnswers(name=name, clients=size(8, 4), requests=size(2, 1), constrained=constrained)
+            for name, constrained in (("json-free", False), ("json-schema", True))
+        ),
+        SharedPrefixes(
+            name="offline",
+            lead=f"{size(1000, 64):,} prompts with a few-shot head",
+            prefixes=1,
+            prefix=size(200, 100),
+            own=size(24, 16),
+            new=size(16, 8),
+            clients=size(40, 16),
+            requests=size(25, 4),
+            parallel=size(32, 16),
+        ),
+        EmbeddingTexts(name="embeddings", clients=size(8, 4), requests=size(3, 1), texts=size(16, 8), words=126),
+        ColdStart(name="cold-start", clients=16, prompt=size(64, 32), new=size(64, 16)),
+    ]

@@ -30,11 +30,15 @@ class Workload(abc.ABC):
     """A kind of load and its size. Rounds of it differ in their prompts, peers in one round do not."""
 
     name: str
-    title: str
     peers: tuple[str, ...] = SERVERS
     files: tuple[str, ...] = ("q4_1",)
     headline: str = "output_tok_s"  # the metric by which peers are compared
     fresh: bool = False  # a peer is started anew for each round
+
+    @property
+    @abc.abstractmethod
+    def title(self) -> str:
+        """What the load is, with its sizes, in a line."""
 
     @property
     @abc.abstractmethod
@@ -66,3 +70,7 @@ def warm_up(setting: Setting, vocabulary: Vocabulary) -> Job:
     """A little work for every slot: the first batches touch memory for the first time."""
     prompts = [[vocabulary.prompt(16, "warm up", i)] for i in range(setting.parallel)]
     return Job(prompts, 4)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -22,6 +22,11 @@ class Chats(Workload):
     parallel: int
 
     @property
+    def title(self) -> str:
+        turn = f"{self.message} words + {self.new} new a turn"
+        return f"{self.chats} chats of {self.turns} turns on {self.parallel} sequences, {turn}"
+
+    @property
     def setting(self) -> Setting:
         tokens = self.head + self.turns * (self.message + self.new + 16)
         return Setting(self.parallel, tokens * 3 // 2)  # an answer, read again as text, may be more tokens

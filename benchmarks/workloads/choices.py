@@ -18,6 +18,10 @@ class Choices(Workload):
     new: int
 
     @property
+    def title(self) -> str:
+        return f"{self.n} answers to a prompt of {self.prompt} tokens, {self.new} new each"
+
+    @property
     def setting(self) -> Setting:
         return Setting(self.n, self.prompt + self.new + 16)
 

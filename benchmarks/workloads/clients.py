@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from benchmarks.exchange import Job
 from benchmarks.prompts import Vocabulary
-from benchmarks.workloads.base import JobWorkload, Setting
+from benchmarks.workloads.base import JobWorkload, Setting, counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +15,10 @@ class UniquePrompts(JobWorkload):
     requests: int  # of each client
     prompt: int  # tokens
     new: int
+
+    @property
+    def title(self) -> str:
+        return f"{counted(self.clients, 'client')}, unique prompts of {self.prompt} tokens, {self.new} new"
 
     @property
     def setting(self) -> Setting:

@@ -19,6 +19,10 @@ class ColdStart(Workload):
     new: int
 
     @property
+    def title(self) -> str:
+        return f"A new process, then {self.clients} clients with prompts of {self.prompt} tokens, {self.new} new"
+
+    @property
     def setting(self) -> Setting:
         return Setting(self.clients, self.prompt + self.new + 16)
 

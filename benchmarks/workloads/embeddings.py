@@ -31,6 +31,10 @@ class EmbeddingTexts(Workload):
     words: int  # in each text
 
     @property
+    def title(self) -> str:
+        return f"Embeddings: {self.clients} clients, requests of {self.texts} texts of {self.words} words"
+
+    @property
     def setting(self) -> Setting:
         return Setting(16, 512, embeddings=True)
 

@@ -11,7 +11,7 @@ from benchmarks.client import Client, completion
 from benchmarks.exchange import Exchange
 from benchmarks.measurement import Metrics, latencies, percentile
 from benchmarks.prompts import Vocabulary
-from benchmarks.workloads.base import Setting, Workload
+from benchmarks.workloads.base import Setting, Workload, counted
 
 _POLL_S = 0.01
 
@@ -26,6 +26,10 @@ class LiveStreams(Workload):
     new: int  # tokens of a live stream, which then begins again
     prompts: int
     prompt: int  # words, each a token
+
+    @property
+    def title(self) -> str:
+        return f"{self.streams} live streams, meanwhile {counted(self.prompts, 'prompt')} of {self.prompt:,} words"
 
     @property
     def setting(self) -> Setting:

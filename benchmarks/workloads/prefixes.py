@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.exchange import Job
 from benchmarks.prompts import Vocabulary
-from benchmarks.workloads.base import JobWorkload, Setting
+from benchmarks.workloads.base import JobWorkload, Setting, counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +15,7 @@ class SharedPrefixes(JobWorkload):
     """Each prompt is one of `prefixes` beginnings, the k-th with a probability proportional to 1/k, and tokens of its
     own. The beginnings are new in each round, so that each round begins cold."""
 
+    lead: str  # of the title
     prefixes: int
     prefix: int  # tokens
     own: int
@@ -22,6 +23,12 @@ class SharedPrefixes(JobWorkload):
     clients: int
     requests: int  # of each client
     parallel: int
+
+    @property
+    def title(self) -> str:
+        beginnings = f"{counted(self.prefixes, 'prefix', 'prefixes')} of {self.prefix} tokens"
+        clients = f"{self.clients} clients on {self.parallel} sequences"
+        return f"{self.lead}: {beginnings} + {self.own} own, {self.new} new; {clients}"
 
     @property
     def setting(self) -> Setting:

@@ -46,6 +46,11 @@ class JsonAnswers(Workload):
     free_tokens: int = 80  # of an answer without a schema
 
     @property
+    def title(self) -> str:
+        how = "by a JSON schema" if self.constrained else "without a schema"
+        return f"{self.clients} clients, chats answered {how}"
+
+    @property
     def setting(self) -> Setting:
         return Setting(self.clients, 512)
 

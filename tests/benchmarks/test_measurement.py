@@ -62,7 +62,7 @@ def test_ratios_pair_rounds() -> None:
 
 
 def test_live_streams_are_measured_while_long_prompts_are_answered() -> None:
-    workload = LiveStreams(name="live", title="", streams=2, new=64, prompts=2, prompt=4000)
+    workload = LiveStreams(name="live", streams=2, new=64, prompts=2, prompt=4000)
     exchanges = [
         Exchange(0.0, 0.0, [[1.0, 9.0, 10.5, 12.0, 21.0]], kind="live"),  # cut off after the end of what is measured
         Exchange(0.0, 15.0, [[9.5, 11.0, 15.0]], 64, 3, kind="live"),

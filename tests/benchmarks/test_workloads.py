@@ -40,7 +40,7 @@ def test_prompts_are_of_exact_length_and_decided_by_the_seed() -> None:
 
 
 def test_unique_prompts_share_nothing_and_change_with_the_round() -> None:
-    workload = UniquePrompts(name="u", title="", clients=4, requests=2, prompt=64, new=8)
+    workload = UniquePrompts(name="u", clients=4, requests=2, prompt=64, new=8)
     job, other = workload.job(VOCABULARY, 0), workload.job(VOCABULARY, 1)
     assert [len(client) for client in job.clients] == [2] * 4
     beginnings = [tuple(prompt[:16]) for prompt in job.prompts() + other.prompts()]
@@ -51,7 +51,7 @@ def test_unique_prompts_share_nothing_and_change_with_the_round() -> None:
 
 def prefixes(count: int, clients: int, requests: int = 1) -> SharedPrefixes:
     sizes = {"prefix": 100, "own": 10, "new": 5, "parallel": 4}
-    return SharedPrefixes(name="p", title="", prefixes=count, clients=clients, requests=requests, **sizes)
+    return SharedPrefixes(name="p", lead="Prompts", prefixes=count, clients=clients, requests=requests, **sizes)
 
 
 def test_a_shared_prefix_is_shared_by_all_and_new_in_each_round() -> None:
@@ -73,7 +73,7 @@ def test_of_many_prefixes_the_first_are_the_most_popular() -> None:
 
 
 def test_a_chat_s_next_prompt_is_all_that_was_said() -> None:
-    workload = Chats(name="c", title="", chats=1, turns=2, head=5, message=3, new=4, parallel=1)
+    workload = Chats(name="c", chats=1, turns=2, head=5, message=3, new=4, parallel=1)
     server = Server(stream(text(" well"), text(" now"), USAGE), stream(text("!"), USAGE))
     assert len(driven(workload, server)) == 2
     first, second = (body["prompt"] for body in server.bodies)
@@ -83,12 +83,12 @@ def test_a_chat_s_next_prompt_is_all_that_was_said() -> None:
 
 def test_several_choices_are_asked_for_at_once() -> None:
     server = Server(stream(text("a"), text("b", 1), USAGE))
-    driven(Choices(name="n", title="", n=2, requests=1, prompt=8, new=4), server)
+    driven(Choices(name="n", n=2, requests=1, prompt=8, new=4), server)
     assert (server.bodies[0]["n"], len(server.bodies[0]["prompt"])) == (2, 8)
 
 
 def json_answers(constrained: bool) -> JsonAnswers:
-    return JsonAnswers(name="j", title="", clients=1, requests=1, constrained=constrained)
+    return JsonAnswers(name="j", clients=1, requests=1, constrained=constrained)
 
 
 def test_a_server_that_refuses_a_schema_does_not_support_it() -> None:
@@ -130,7 +130,7 @@ def test_answers_are_checked_against_the_schema(answer: str, good: bool) -> None
 
 def test_embeddings_count_what_was_read() -> None:
     answer = status(200, b'{"data": [{"embedding": "AAAA", "index": 0}], "usage": {"prompt_tokens": 256}}')
-    workload = EmbeddingTexts(name="e", title="", clients=1, requests=2, texts=2, words=126)
+    workload = EmbeddingTexts(name="e", clients=1, requests=2, texts=2, words=126)
     server = Server(answer, answer)
     exchanges = driven(workload, server)
     assert [exchange.prompt_tokens for exchange in exchanges] == [256, 256]
@@ -140,7 +140,7 @@ def test_embeddings_count_what_was_read() -> None:
 
 
 def test_a_cold_start_runs_from_the_process_s_start_to_the_first_token() -> None:
-    workload = ColdStart(name="s", title="", clients=1, prompt=8, new=4)
+    workload = ColdStart(name="s", clients=1, prompt=8, new=4)
     exchanges = [Exchange(7.0, 8.0, [[7.5]], 16, 2), Exchange(8.0, 10.0, [[9.0]], 8, 4)]
     metrics = workload.metrics(exchanges, started=5.0)
     assert metrics["load_to_first_token_ms"] == 2500
