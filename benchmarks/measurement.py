@@ -32,9 +32,9 @@ def summary(exchanges: list[Exchange]) -> Metrics:
         "prompt_tokens": given,
         "new_tokens": new,
         "input_tok_s": given / wall,
-        "output_tok_s": new / wall,
     }
-    return metrics | latencies(exchanges)
+    speed = {"output_tok_s": new / wall} if new else {}
+    return metrics | speed | latencies(exchanges)
 
 
 def latencies(exchanges: list[Exchange]) -> Metrics:

@@ -25,8 +25,8 @@ LIFTED = ("REQUESTS_PER_MINUTE", "REQUESTS_PER_HOUR", "TOKENS_PER_MINUTE", "CONC
 class Everything(InfernoServer):
     flags = ()
     settings: ClassVar[dict[str, str]] = {
-        **{f"INFERNO_LIMITS_{name}": "1000000000" for name in LIFTED},
         "INFERNO_LOG_FORMAT": "json",
+        **{f"INFERNO_LIMITS_{name}": "1000000000" for name in LIFTED},
     }
 
 

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from benchmarks.measurement import percentile
 from benchmarks.measurement import ratios as by_round
-from benchmarks.model_files import TITLES
 from benchmarks.report import REFERENCE
 from benchmarks.results import Results
 
@@ -48,7 +47,7 @@ def _lines(axes: Any, results: Results, file: str) -> None:
     for peer, colour in _COLOURS.items():
         if points := _points(results, file, peer):
             axes.plot(*zip(*points, strict=True), color=colour, marker="o", label=results.peers[peer])
-    axes.set(title=TITLES[file], xlabel="clients", ylabel="output tokens/s", xscale="log", ylim=(0, None))
+    axes.set(title=results.files[file].title, xlabel="clients", ylabel="output tokens/s", xscale="log", ylim=(0, None))
     clients = sorted({x for peer in _COLOURS for x, _ in _points(results, file, peer)})
     axes.set_xticks(clients, [str(count) for count in clients])
     axes.minorticks_off()
@@ -67,7 +66,9 @@ def _points(results: Results, file: str, peer: str) -> list[tuple[int, float]]:
 def ratios(results: Results, path: Path) -> None:
     """Ours to llama-server's, by the metric that each workload is compared by. Writes nothing without such runs."""
     bars = [
-        (f"{name}, {TITLES[file]}", ratio) for name, file in results.cells() if (ratio := _ratio(results, name, file))
+        (f"{name}, {results.files[file].title}", ratio)
+        for name, file in results.cells()
+        if (ratio := _ratio(results, name, file))
     ]
     if not bars:
         return

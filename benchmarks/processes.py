@@ -90,7 +90,7 @@ class Watch:
         pids = family(self._pid)
         self.usage = {
             "peer_cpu_s": peer_s,
-            "client_cpu_s": client_s,
+            "client_share": client_s / total,
             "others_share": others_s / total,
             "steal_share": (machine.stolen - machine_before.stolen) / total,
             "peak_rss_mib": peak_rss_mib(pids),

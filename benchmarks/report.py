@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from benchmarks.measurement import Metrics, percentile, ratios
-from benchmarks.model_files import TITLES
 from benchmarks.results import Results
 from benchmarks.targets import Verdict, judge
 
@@ -50,13 +49,16 @@ def conditions(results: Results) -> str:
 
 def _disturbance(results: Results) -> str:
     """How much of the machine others had meanwhile: whether the numbers are worth much."""
-    others = [run.metrics["others_share"] for run in results.runs if "others_share" in run.metrics]
-    stolen = [run.metrics["steal_share"] for run in results.runs if "steal_share" in run.metrics]
+    others, stolen, client = (
+        [run.metrics[name] for run in results.runs if name in run.metrics]
+        for name in ("others_share", "steal_share", "client_share")
+    )
     if not others:
         return ""
     return (
-        f"Meanwhile other programs used {percentile(others, 50):.1%} of the processors (median of the rounds; at most "
-        f"{max(others):.1%}), and the hypervisor took {percentile(stolen, 50):.1%} (at most {max(stolen):.1%})."
+        f"Of the processors, other programs used {percentile(others, 50):.1%} meanwhile (median of the rounds; at most "
+        f"{max(others):.1%}), the hypervisor took {percentile(stolen, 50):.1%} (at most {max(stolen):.1%}), and the "
+        f"measuring client used {percentile(client, 50):.1%}."
     )
 
 
@@ -87,12 +89,12 @@ def _use(results: Results) -> str:
         bandwidth = list(results.limits["read_gb_s"].values())[-1] * 1e9
         if decode := _best(results, "clients-1", file, "output_tok_s"):
             share = decode[0] * model.bytes / bandwidth
-            lines.append(f"{TITLES[file]}, 1 client: {share:.0%} of the read bandwidth at the best ({decode[1]})")
+            lines.append(f"{model.title}, 1 client: {share:.0%} of the read bandwidth at the best ({decode[1]})")
         prefill = _best(results, "prefill-512", file, "input_tok_s")
         if prefill and "int8_top_s" in results.limits:
             peak = list(results.limits["int8_top_s"].values())[-1] * 1e12
             share = prefill[0] * 2 * model.parameters / peak
-            lines.append(f"{TITLES[file]}, prefill: {share:.0%} of the int8 peak at the best ({prefill[1]})")
+            lines.append(f"{model.title}, prefill: {share:.0%} of the int8 peak at the best ({prefill[1]})")
     return "".join(f"\n- {line}" if i else f"\n\n- {line}" for i, line in enumerate(lines))
 
 
@@ -124,7 +126,7 @@ def _target_row(results: Results, verdict: Verdict) -> list[str]:
         ours += " in process"
     return [
         f"{name}: {_metric_name(target.metric)}",
-        TITLES[target.file],
+        results.files[target.file].title,
         ours,
         f"{theirs}, {_peer(results, verdict)}",
         _ratio(verdict),
@@ -144,7 +146,7 @@ def _ratio(verdict: Verdict) -> str:
     if verdict.ratio is None or verdict.spread is None:
         return "-"
     low, high = verdict.spread
-    return f"{verdict.ratio:.2f} ({low:.2f} to {high:.2f})"
+    return f"{verdict.ratio:.2f}" + (f" ({low:.2f} to {high:.2f})" if low < high else "")
 
 
 def _metric_name(metric: str) -> str:
@@ -188,7 +190,7 @@ def _ran(results: Results, workload: str, file: str, peer: str) -> bool:
 
 def _row(results: Results, workload: str, file: str, peer: str) -> list[str]:
     metrics = results.medians(workload, file, peer)
-    head = [TITLES[file], results.peers[peer]]
+    head = [results.files[file].title, results.peers[peer]]
     if not metrics:
         return [*head, results.why_not(workload, file, peer), *[""] * 8]
     return [

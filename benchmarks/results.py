@@ -23,6 +23,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class ModelFile(msgspec.Struct, frozen=True):
+    title: str
     bytes: int
     parameters: int  # of the matrices that every token passes, without the embedding's table
 

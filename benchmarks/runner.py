@@ -53,6 +53,8 @@ class Runner:
         workload = group.workloads[0]
         for number in range(self._rounds):
             for name in alternating(peers, number):
+                if (workload.name, group.file, name) in self._given_up:
+                    continue
                 try:
                     with PEERS[name].start(model, group.setting, self._options) as started:
                         self._measure(workload, group.file, name, number, started, vocabulary)
@@ -63,7 +65,7 @@ class Runner:
         self, workload: Workload, file: str, name: str, number: int, running: Running, vocabulary: Vocabulary
     ) -> None:
         key = (workload.name, file, name)
-        if name not in workload.peers or key in self._given_up:
+        if name not in workload.peers or key in self._given_up or number >= workload.most_rounds:
             return
         try:
             metrics = rounded(running.measure(workload, vocabulary, number))

@@ -8,6 +8,7 @@ make bench BENCH_ARGS="--only clients-16,shared-prefix --files q4_0 --rounds 5"
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import os
 import sys
@@ -27,6 +28,7 @@ from benchmarks.runner import Runner
 from benchmarks.workloads import workloads
 from benchmarks.workloads.base import Workload
 
+OWN = "own"  # the file that --model names
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -49,7 +51,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="compute threads of each peer")
     parser.add_argument("--llama-args", default="", help='more for the tuned llama-server, such as "-b 512"')
-    parser.add_argument("--model", type=Path, help="a GGUF file of your own, in place of the files for generation")
+    parser.add_argument("--model", type=Path, help="a GGUF file of your own, without embeddings")
     parser.add_argument("--programs", type=Path, default=ROOT / "build/peers/bin", help="where `make peers` built")
     parser.add_argument("--output", type=Path, default=RESULTS, help="directory for the report")
     parser.add_argument("--publish", action="store_true", help="also into the files that are committed")
@@ -63,7 +65,7 @@ def _names(text: str) -> list[str]:
 
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Completes what was left out, and refuses names that are not known."""
+    """Completes what was left out, and refuses what is not known."""
     quick = arguments.quick
     table = {workload.name: workload for workload in workloads(quick)}
     arguments.only = arguments.only or list(table)
@@ -78,6 +80,16 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error("--publish is for full runs on the usual files")
     arguments.peers = [name for name in PEERS if name in arguments.peers]  # in the order in which they are shown
     arguments.workloads = [table[name] for name in table if name in arguments.only]
+    if arguments.model:
+        _take_own_file(parser, arguments)
+
+
+def _take_own_file(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if not arguments.model.exists():
+        parser.error(f"--model: {arguments.model} does not exist")
+    arguments.files = [OWN]
+    generating = [workload for workload in arguments.workloads if not workload.setting.embeddings]
+    arguments.workloads = [dataclasses.replace(workload, files=(OWN,)) for workload in generating]
 
 
 def run(arguments: argparse.Namespace) -> Results:
@@ -90,16 +102,14 @@ def run(arguments: argparse.Namespace) -> Results:
         model = _file(group, arguments, options)
         if group.file not in vocabularies:
             vocabularies[group.file] = Vocabulary.of(model)
-            results.files[group.file] = _described(model)
+            results.files[group.file] = _described(group.file, model)
         runner.run(group, model, vocabularies[group.file])
     results.runs = runner.runs
     return results
 
 
 def _file(group: Group, arguments: argparse.Namespace, options: Options) -> Path:
-    if arguments.model is not None and not group.setting.embeddings:
-        return Path(arguments.model)
-    return model_file(group.file, options)
+    return Path(arguments.model) if group.file == OWN else model_file(group.file, options)
 
 
 def _at_hand(names: list[str], options: Options) -> tuple[list[str], dict[str, str]]:
@@ -140,11 +150,12 @@ def _limits(options: Options) -> dict[str, object]:
         return {}
 
 
-def _described(path: Path) -> ModelFile:
+def _described(name: str, path: Path) -> ModelFile:
     from inferno import _core
 
     info = _core.inspect_model(str(path))
-    return ModelFile(bytes=path.stat().st_size, parameters=info["n_params"] - info["n_vocab"] * info["n_embd"])
+    matrices = info["n_params"] - info["n_vocab"] * info["n_embd"]
+    return ModelFile(title=TITLES.get(name, path.stem), bytes=path.stat().st_size, parameters=matrices)
 
 
 def _say(line: str) -> None:

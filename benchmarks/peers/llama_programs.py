@@ -61,7 +61,7 @@ class ProgramRuns(Running):
 
 class BatchedBench(Program):
     name = "llama-batched-bench"
-    title = "llama-batched-bench (no sampling, no text)"
+    title = "llama-batched-bench"
 
     def arguments(self, job: Job) -> list[object]:
         batch, prompt, new = _sizes(job)
@@ -81,7 +81,7 @@ class BatchedBench(Program):
 
 class LlamaBench(Program):
     name = "llama-bench"
-    title = "llama-bench (no text)"
+    title = "llama-bench"
 
     def arguments(self, job: Job) -> list[object]:
         return ["-p", _sizes(job)[1], "-n", 0, "-r", len(job.prompts()), "-o", "jsonl"]

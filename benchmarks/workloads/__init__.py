@@ -48,7 +48,7 @@ def workloads(quick: bool) -> list[Workload]:
         ),
         SharedPrefixes(
             name="shared-prefix",
-            lead="A burst that shares what nobody has seen",
+            lead="Cold burst",
             peers=(*SERVERS, "llama-server-defaults", *ENGINES),
             files=GENERATION_FILES,
             prefixes=1,
@@ -101,6 +101,7 @@ def workloads(quick: bool) -> list[Workload]:
             clients=size(40, 16),
             requests=size(25, 4),
             parallel=size(32, 16),
+            most_rounds=2,
         ),
         EmbeddingTexts(name="embeddings", clients=size(8, 4), requests=size(3, 1), texts=size(16, 8), words=126),
         ColdStart(name="cold-start", clients=16, prompt=size(64, 32), new=size(64, 16)),

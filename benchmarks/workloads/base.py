@@ -34,6 +34,7 @@ class Workload(abc.ABC):
     files: tuple[str, ...] = ("q4_1",)
     headline: str = "output_tok_s"  # the metric by which peers are compared
     fresh: bool = False  # a peer is started anew for each round
+    most_rounds: int = 100  # fewer where a round is long
 
     @property
     @abc.abstractmethod

@@ -41,7 +41,8 @@ def test_gaps_are_those_of_a_choice() -> None:
 def test_without_pieces_there_are_no_latencies_of_pieces() -> None:
     metrics = summary([Exchange(0, 2, [], 128, 0)])
     assert metrics["e2e_p50_ms"] == 2000
-    assert not [name for name in metrics if name.startswith(("ttft", "itl"))]
+    assert metrics["input_tok_s"] == 64
+    assert not [name for name in metrics if name.startswith(("ttft", "itl", "output"))]
 
 
 def test_processor_time_is_told_for_each_token_of_the_kind_that_counts() -> None:

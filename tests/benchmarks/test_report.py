@@ -19,7 +19,7 @@ MACHINE = {
     "commit": "abc1234",
     "llama_cpp": "llama-cpp-python==0",
 }
-QUIET = {"others_share": 0.01, "steal_share": 0.002}
+QUIET = {"others_share": 0.01, "steal_share": 0.002, "client_share": 0.05}
 
 
 def speeds(peer: str, *values: float, workload: str = "clients-16", **more: float) -> list[Run]:
@@ -40,7 +40,7 @@ def results(*runs: Run) -> Results:
             "int8_top_s": {"1": 1.0, "2": 2.0},
             "int8_instructions": "AVX-512 VNNI",
         },
-        files={"q4_1": ModelFile(bytes=100_000_000, parameters=100_000_000)},
+        files={"q4_1": ModelFile(title="Q4_1", bytes=100_000_000, parameters=100_000_000)},
         workloads={"clients-1": "One", "clients-16": "Sixteen", "json-schema": "JSON", "json-free": "Free"},
         headlines=dict.fromkeys(["clients-1", "clients-16", "json-schema", "json-free"], "output_tok_s"),
         peers={"inferno": "Inferno", "llama-server": "llama-server, tuned"},
@@ -74,7 +74,9 @@ def test_a_target_that_less_is_better_for() -> None:
 
 def test_the_table_of_targets() -> None:
     runs = [*speeds("inferno", 251.5, 251.5), *speeds("llama-server", 99.9, 99.9)]
-    row = "| Sixteen: output | Q4_1 | 252 tok/s | 99.9 tok/s, llama-server, tuned | 2.52 (2.52 to 2.52) | ≥ 2.5 | yes |"
+    spread = [*speeds("inferno", 200, 300, 250), *speeds("llama-server", 100, 100, 100)]
+    assert "| 2.50 (2.00 to 3.00) |" in report.short(results(*spread))
+    row = "| Sixteen: output | Q4_1 | 252 tok/s | 99.9 tok/s, llama-server, tuned | 2.52 | ≥ 2.5 | yes |"
     assert row in report.short(results(*runs))
 
 
@@ -101,7 +103,8 @@ def test_rows_of_a_workload() -> None:
 
 def test_says_how_much_of_the_machine_was_used_and_by_whom() -> None:
     text = report.full(results(*speeds("inferno", 100, workload="clients-1")))
-    assert "other programs used 1.0% of the processors" in text
+    assert "other programs used 1.0% meanwhile" in text
+    assert "client used 5.0%" in text
     assert "the hypervisor took 0.2%" in text
     assert "Q4_1, 1 client: 50% of the read bandwidth at the best (Inferno)" in text
     assert "Without openvino: no network" in text

@@ -12,7 +12,7 @@ from tests.gguf_files import write_tiny_llama
 
 
 def run(model: Path, output: Path, *arguments: str) -> Results:
-    options = ["--quick", "--model", str(model), "--files", "q4_1", "--output", str(output), "--threads", "1"]
+    options = ["--quick", "--model", str(model), "--output", str(output), "--threads", "1"]
     assert suite.main([*options, "--programs", str(output / "nowhere"), *arguments]) == 0
     return Results.load(output / "suite.local.json")
 
@@ -23,7 +23,7 @@ def test_measures_our_server_and_engine_side_by_side(tmp_path: Path) -> None:
     peers = ("--peers", "inferno,inferno-in-process,llama-server")
     results = run(model, tmp_path, *peers, "--only", "shared-prefix,live-streams", "--rounds", "2")
     for peer in ("inferno", "inferno-in-process"):
-        (first, second) = results.of("shared-prefix", "q4_1", peer)
+        (first, second) = results.of("shared-prefix", "own", peer)
         assert first.metrics["prompt_tokens"] == 16 * (128 + 16)
         assert first.metrics["new_tokens"] == 16 * 16
         assert first.metrics["peak_rss_mib"] > 10
@@ -32,7 +32,7 @@ def test_measures_our_server_and_engine_side_by_side(tmp_path: Path) -> None:
         *("inferno", "inferno-in-process"),
         *("inferno-in-process", "inferno"),
     ]
-    live = results.medians("live-streams", "q4_1", "inferno")
+    live = results.medians("live-streams", "own", "inferno")
     assert live["prompt_tokens"] == 1000
     assert live["itl_max_ms"] >= live["itl_p99_ms"] > 0
     assert "`make peers` builds it" in results.absent["llama-server"]
