@@ -35,11 +35,11 @@ def throughput(results: Results, path: Path) -> None:
     files = [file for file in results.files if any(_points(results, file, peer) for peer in _COLOURS)]
     if not files:
         return
-    figure = Figure(figsize=(4.2 * len(files), 3.6), layout="constrained")
+    figure = Figure(figsize=(4 * len(files) + 2.2, 3.4), layout="constrained")
     for axes, file in zip(figure.subplots(1, len(files), squeeze=False)[0], files, strict=True):
         _lines(axes, results, file)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles, labels, loc="outside right upper", frameon=False)
     figure.savefig(path, metadata={"Date": None})
 
 

@@ -29,6 +29,7 @@ def pipeline(model: str, parallel: int, context: int, threads: int) -> Any:
 def sampling(max_tokens: int) -> Any:
     config = openvino_genai.GenerationConfig()
     config.max_new_tokens, config.ignore_eos = max_tokens, True
+    # as client.SAMPLING
     config.do_sample, config.temperature, config.top_k, config.top_p = True, 0.7, 40, 0.9
     return config
 
