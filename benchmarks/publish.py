@@ -1,6 +1,6 @@
 """Writing reports: beside the suite for a look, and into the files that are committed.
 
-python -m benchmarks.publish benchmarks/results/suite.local.json   # publish a run that was already made
+`python -m benchmarks.publish benchmarks/results/suite.local.json` publishes a run that has already been made.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import plots, report
 from benchmarks.results import Results
 
+PLOTS = {"throughput": plots.throughput, "ratios": plots.ratios}
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
@@ -19,7 +20,8 @@ def write(results: Results, directory: Path, stem: str) -> str:
     results.save(directory / f"{stem}.json")
     text = report.full(results)
     (directory / f"{stem}.md").write_text(text + "\n")
-    _plots(results, directory, stem)
+    for name, plot in PLOTS.items():
+        plot(results, directory / f"{stem}.{name}.svg")
     return text
 
 
@@ -27,7 +29,8 @@ def publish(results: Results, root: Path) -> None:
     """Replace what README and the page on performance say between the markers."""
     directory = root / "benchmarks" / "results"
     write(results, directory, "suite")
-    images = [f"![{path.stem}](../benchmarks/results/{path.name})" for path in sorted(directory.glob("suite*.svg"))]
+    drawn = [name for name in PLOTS if (directory / f"suite.{name}.svg").exists()]
+    images = [f"![{name}](../benchmarks/results/suite.{name}.svg)" for name in drawn]
     replace_between_markers(root / "README.md", report.short(results))
     replace_between_markers(root / "docs" / "performance.md", "\n\n".join([report.full(results), *images]))
 
@@ -39,13 +42,6 @@ def replace_between_markers(path: Path, text: str) -> None:
     if not begin or not end or BEGIN in rest or END in after:
         raise ValueError(f"{path.name} must have {BEGIN} and {END}, once each")
     path.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}")
-
-
-def _plots(results: Results, directory: Path, stem: str) -> None:
-    from benchmarks import plots
-
-    plots.throughput(results, directory / f"{stem}.throughput.svg")
-    plots.ratios(results, directory / f"{stem}.ratios.svg")
 
 
 if __name__ == "__main__":

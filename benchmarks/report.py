@@ -40,7 +40,7 @@ def conditions(results: Results) -> str:
     size = "A quick look, with smaller sizes: not to be compared with targets. " if results.quick else ""
     text = (
         f"{size}Measured on {results.made}, commit {machine['commit'] or 'unknown'}: {machine['processor']}, "
-        f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['threads']} threads; peers from "
+        f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['threads']} threads; llama.cpp as in "
         f"{machine['llama_cpp']}; {results.rounds} alternating round{'s' if results.rounds > 1 else ''}, medians, "
         "ratios are medians of the rounds' own."
     )

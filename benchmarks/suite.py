@@ -29,14 +29,15 @@ from benchmarks.workloads import workloads
 from benchmarks.workloads.base import Workload
 
 OWN = "own"  # the file that --model names
+STEM = "suite.local"  # which git ignores
 RESULTS = ROOT / "benchmarks" / "results"
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
-    results = run(arguments)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    print(write(results, arguments.output, "suite.local"))
+    results = run(arguments)
+    print(write(results, arguments.output, STEM))
     if arguments.publish:
         publish(results, ROOT)
     return 1 if any(run.error for run in results.runs) else 0
@@ -93,23 +94,33 @@ def _take_own_file(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 
 
 def run(arguments: argparse.Namespace) -> Results:
+    """The file of results grows with each group, so that a run that is broken off was not for nothing."""
     options = Options(arguments.threads, arguments.programs, tuple(arguments.llama_args.split()))
     peers, absent = _at_hand(arguments.peers, options)
+    wanted = groups(arguments.workloads, arguments.files)
+    models = _models(wanted, arguments.model, options, absent)
     results = _empty_results(arguments, peers, absent, options)
+    results.files = {file: _described(file, model) for file, model in models.items()}
+    vocabularies = {file: Vocabulary.of(model) for file, model in models.items()}
     runner = Runner(peers, arguments.rounds, options, _say)
-    vocabularies: dict[str, Vocabulary] = {}
-    for group in groups(arguments.workloads, arguments.files):
-        model = _file(group, arguments, options)
-        if group.file not in vocabularies:
-            vocabularies[group.file] = Vocabulary.of(model)
-            results.files[group.file] = _described(group.file, model)
-        runner.run(group, model, vocabularies[group.file])
-    results.runs = runner.runs
+    for group in wanted:
+        if group.file in models:
+            runner.run(group, models[group.file], vocabularies[group.file])
+            results.runs = runner.runs
+            results.save(arguments.output / f"{STEM}.json")
     return results
 
 
-def _file(group: Group, arguments: argparse.Namespace, options: Options) -> Path:
-    return Path(arguments.model) if group.file == OWN else model_file(group.file, options)
+def _models(wanted: list[Group], own: Path | None, options: Options, absent: dict[str, str]) -> dict[str, Path]:
+    """The files that the groups need; those that cannot be had are added to what is absent."""
+    found = {}
+    for file in dict.fromkeys(group.file for group in wanted):
+        try:
+            found[file] = own or model_file(file, options)
+        except Failed as error:
+            absent[file] = str(error)
+            _say(f"without {file}: {error}")
+    return found
 
 
 def _at_hand(names: list[str], options: Options) -> tuple[list[str], dict[str, str]]:

@@ -25,6 +25,8 @@ class OpenVino(ChildPeer):
         if not stamp.exists() or stamp.read_text() != REQUIREMENT:
             self._install()
             stamp.write_text(REQUIREMENT)
+        packages = self._environment().glob("lib/python*/site-packages/openvino_genai-*.dist-info")
+        self.title = f"OpenVINO GenAI {next(packages).stem.partition('-')[2]}"
 
     def command(self, model: Path, setting: Setting, options: Options) -> list[str]:
         program = Path(__file__).with_name("openvino_child.py")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import plots, report
-from benchmarks.publish import replace_between_markers
+from benchmarks.publish import publish, replace_between_markers
 from benchmarks.results import ModelFile, Results, Run, rounded
 from benchmarks.targets import Side, Target, judge
 
@@ -151,6 +151,20 @@ def test_only_what_is_between_the_markers_is_replaced(tmp_path: Path) -> None:
     replace_between_markers(page, "new\n")
     replace_between_markers(page, "newer")
     assert page.read_text() == "before\n<!-- bench:begin -->\nnewer\n<!-- bench:end -->\nafter\n"
+
+
+def test_publishing_writes_the_pages_and_the_files_they_show(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    pages = [tmp_path / "README.md", tmp_path / "docs" / "performance.md"]
+    for page in pages:
+        page.write_text("<!-- bench:begin -->\n<!-- bench:end -->\n")
+    publish(results(*speeds("inferno", 120), *speeds("llama-server", 100)), tmp_path)
+    readme, docs = (page.read_text() for page in pages)
+    assert "| Sixteen: output |" in readme
+    assert "![ratios](../benchmarks/results/suite.ratios.svg)" in docs
+    written = {path.name for path in (tmp_path / "benchmarks" / "results").iterdir()}
+    assert written == {"suite.json", "suite.md", "suite.ratios.svg", "suite.throughput.svg"}
 
 
 @pytest.mark.parametrize("text", ["none", "<!-- bench:end --> <!-- bench:begin -->", "<!-- bench:begin --> only"])

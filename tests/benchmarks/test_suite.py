@@ -37,3 +37,15 @@ def test_measures_our_server_and_engine_side_by_side(tmp_path: Path) -> None:
     assert live["itl_max_ms"] >= live["itl_p99_ms"] > 0
     assert "`make peers` builds it" in results.absent["llama-server"]
     assert "Inferno in process" in (tmp_path / "suite.local.md").read_text()
+
+
+def test_a_file_that_cannot_be_had_is_said_and_the_rest_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFERNO_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("INFERNO_TEST_MODEL", str(write_tiny_llama(tmp_path / "tiny.gguf")))
+    options = ["--quick", "--only", "clients-1", "--files", "q4_0,q4_1", "--peers", "inferno-in-process"]
+    assert suite.main([*options, "--programs", str(tmp_path / "nowhere"), "--output", str(tmp_path)]) == 0
+    results = Results.load(tmp_path / "suite.local.json")
+    assert results.cells() == [("clients-1", "q4_1")]
+    assert "`make peers` builds it" in results.absent["q4_0"]
