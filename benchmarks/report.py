@@ -95,7 +95,7 @@ def _use(results: Results) -> str:
             peak = list(results.limits["int8_top_s"].values())[-1] * 1e12
             share = prefill[0] * 2 * model.parameters / peak
             lines.append(f"{model.title}, prefill: {share:.0%} of the int8 peak at the best ({prefill[1]})")
-    return "".join(f"\n- {line}" if i else f"\n\n- {line}" for i, line in enumerate(lines))
+    return "".join(["\n", *(f"\n- {line}" for line in lines)]) if lines else ""
 
 
 def _best(results: Results, workload: str, file: str, metric: str) -> tuple[float, str] | None:
