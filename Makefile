@@ -18,7 +18,7 @@ CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" cmake
 # The C++ tests that use threads. The others gain nothing from ThreadSanitizer, which makes inference very slow.
 THREADED := channel_test engine_test chat_test abort_stops load_can_be_cancelled
 
-.PHONY: setup serve test test-cpp test-examples sanitize asan tsan build-asan build-tsan lint format bench peers wheel sdist clean
+.PHONY: setup serve test test-cpp test-examples sanitize asan tsan build-asan build-tsan lint format bench bench-micro peers wheel sdist clean
 
 setup: $(VENV)/.built
 
@@ -78,8 +78,12 @@ peers: setup
 	$(CMAKE) --preset peers -G Ninja > build/peers.log 2>&1 || { cat build/peers.log; exit 1; }
 	$(CMAKE) --build build/peers --target peers --parallel $(JOBS)
 
+# QUICK=1 takes about two minutes; BENCH_ARGS reaches the suite, see --help.
 bench: peers
-	$(BIN)/python -m benchmarks.engine $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.suite $(if $(QUICK),--quick) $(BENCH_ARGS)
+
+# What small things cost, without a server.
+bench-micro: setup
 	$(BIN)/pytest -q benchmarks --benchmark-enable --benchmark-only
 
 # The source distribution carries llama.cpp, so that building from it downloads nothing. The copy does not stay here,
