@@ -11,12 +11,15 @@ namespace inferno::kernels {
 namespace {
 
 // Where the parts of one panel's unit are, for one of its rows.
-struct Place {
-    uint8_t * quants;
-    uint8_t * scales;
-    uint8_t * supers;  // of the unit's super-block
-    size_t    row;
+template <class Byte>
+struct PlaceOf {
+    Byte * quants;
+    Byte * scales;
+    Byte * supers;  // of the unit's super-block
+    size_t row;
 };
+using Place     = PlaceOf<uint8_t>;
+using ReadPlace = PlaceOf<const uint8_t>;
 
 void put_quants(const Format & format, const uint8_t (&unit)[kUnit], const Place & place) {
     uint8_t * quants = place.quants + 4 * place.row;
@@ -65,6 +68,52 @@ void pack_units(const Format & format, const void * source, int64_t rows, int64_
             }
         }
     }
+}
+
+// The reverse of put_quants().
+void get_quants(const Format & format, const uint8_t * quants, int32_t (&unit)[kUnit]) {
+    for (size_t column = 0; column < kUnit; ++column) {
+        const size_t group = column / 4, i = column % 4;
+        if (format.low_bits == 8) {
+            unit[column] = quants[64 * group + i];
+            continue;
+        }
+        unit[column] = quants[64 * (group % 4) + i] >> (group < 4 ? 0 : 4) & 15;
+        if (format.high_bits == 1) {
+            unit[column] |= (quants[256 + i] >> group & 1) << 4;
+        } else if (format.high_bits == 2) {
+            unit[column] |= (quants[256 + 64 * (group / 4) + i] >> (2 * (group % 4)) & 3) << 4;
+        }
+    }
+}
+
+float half_at(const uint8_t * halves, size_t index) {
+    ggml_half half;
+    std::memcpy(&half, halves + 2 * index, sizeof half);
+    return ggml_fp16_to_fp32(half);
+}
+
+// What makes weights of the quants of one half (16 columns) of a unit.
+struct Affine {
+    float scale;
+    float minimum;
+};
+
+Affine affine_of(const Format & format, const ReadPlace & place, size_t half) {
+    switch (format.scales) {
+        case Scales::half:
+            return {half_at(place.scales, place.row), 0};
+        case Scales::half_min:
+            return {half_at(place.scales, place.row), half_at(place.scales, 16 + place.row)};
+        case Scales::byte_min:
+            return {half_at(place.supers, place.row) * place.scales[place.row],
+                    -half_at(place.supers, 16 + place.row) * place.scales[16 + place.row]};
+        case Scales::byte:
+            break;
+    }
+    int8_t scale;
+    std::memcpy(&scale, place.scales + 16 * half + place.row, 1);
+    return {half_at(place.supers, place.row) * scale, 0};
 }
 
 void split_halves(const uint8_t * bytes, uint8_t (&numbers)[kUnit]) {
@@ -205,6 +254,25 @@ const Packing * packing_of_type(int type) {
         }
     }
     return nullptr;
+}
+
+void unpack_row(const Format & format, const uint8_t * panels, int64_t row, int64_t columns, float * output) {
+    const auto      n_units = static_cast<size_t>(columns / kUnit);
+    const size_t    in_row  = static_cast<size_t>(row % kPanelRows);
+    const uint8_t * quants  = panels + static_cast<size_t>(row / kPanelRows) * format.panel_bytes(columns);
+    const uint8_t * scales  = quants + n_units * format.quant_bytes();
+    const uint8_t * supers  = scales + n_units * format.scale_bytes();
+    for (size_t unit = 0; unit < n_units; ++unit) {
+        const ReadPlace place{quants + unit * format.quant_bytes(), scales + unit * format.scale_bytes(),
+                              supers + unit / (kSuper / kUnit) * format.super_bytes(), in_row};
+        int32_t numbers[kUnit];
+        get_quants(format, place.quants + 4 * in_row, numbers);
+        for (size_t column = 0; column < kUnit; ++column) {
+            const Affine affine           = affine_of(format, place, column / 16);
+            const auto   number           = static_cast<float>(numbers[column] - format.zero_point);
+            output[unit * kUnit + column] = affine.scale * number + affine.minimum;
+        }
+    }
 }
 
 }  // namespace inferno::kernels

@@ -75,4 +75,7 @@ struct Packing {
 // Null for a type that has no packing.
 const Packing * packing_of_type(int type);
 
+// Row `row` of packed weights as `columns` floats: what ggml makes of the blocks that were packed.
+void unpack_row(const Format & format, const uint8_t * panels, int64_t row, int64_t columns, float * output);
+
 }  // namespace inferno::kernels

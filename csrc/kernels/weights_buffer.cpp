@@ -158,6 +158,26 @@ class Products : public ggml::cpu::tensor_traits {
     }
 };
 
+// Rows of the token embeddings, which many models share with their output: packed once, they serve both.
+class Lookup : public ggml::cpu::tensor_traits {
+    bool work_size(int, const ggml_tensor *, size_t & size) override {
+        size = 0;
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        const ggml_tensor * weights = op->src[0];
+        const ggml_tensor * ids     = op->src[1];
+        for (int64_t i = params->ith; i < ggml_nelements(ids); i += params->nth) {
+            const auto row = static_cast<const int32_t *>(ids->data)[i];
+            GGML_ASSERT(row >= 0 && row < weights->ne[1]);
+            unpack_row(packing_of(weights)->format, static_cast<const uint8_t *>(weights->data), row, weights->ne[0],
+                       static_cast<float *>(op->data) + i * weights->ne[0]);
+        }
+        return true;
+    }
+};
+
 class Attention : public ggml::cpu::tensor_traits {
     bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
         size = attention_work_bytes(n_threads, op);
@@ -185,17 +205,26 @@ class Gelu : public ggml::cpu::tensor_traits {
 class BufferType : public ggml::cpu::extra_buffer_type {
     bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
         // The loader asks with a tensor that has no memory yet.
-        const bool wanted = op->src[0]->data != nullptr || in_use.load(std::memory_order_relaxed);
-        return wanted && op->op == GGML_OP_MUL_MAT && holds(op->src[0]) && packing_of(op->src[0]) != nullptr &&
-               op->src[1]->type == GGML_TYPE_F32 && op->src[1]->nb[0] == sizeof(float) &&
+        const ggml_tensor * weights = op->src[0];
+        const bool          wanted  = weights->data != nullptr || in_use.load(std::memory_order_relaxed);
+        return wanted && holds(weights) && packing_of(weights) != nullptr && (multiplies(op) || looks_up(op));
+    }
+
+    static bool multiplies(const ggml_tensor * op) {
+        return op->op == GGML_OP_MUL_MAT && op->src[1]->type == GGML_TYPE_F32 && op->src[1]->nb[0] == sizeof(float) &&
                (op->src[1]->buffer == nullptr || ggml_backend_buft_is_host(op->src[1]->buffer->buft)) &&
+               ggml_is_contiguous(op);
+    }
+
+    static bool looks_up(const ggml_tensor * op) {
+        return op->op == GGML_OP_GET_ROWS && op->src[1]->type == GGML_TYPE_I32 && ggml_is_contiguous(op->src[1]) &&
                ggml_is_contiguous(op);
     }
 
     // ggml asks this for every operation, so that those without weights can be taken here too.
     ggml::cpu::tensor_traits * get_tensor_traits(const ggml_tensor * op) override {
-        if (op->op == GGML_OP_MUL_MAT && holds(op->src[0])) {
-            return &products_;
+        if ((op->op == GGML_OP_MUL_MAT || op->op == GGML_OP_GET_ROWS) && holds(op->src[0])) {
+            return op->op == GGML_OP_MUL_MAT ? static_cast<ggml::cpu::tensor_traits *>(&products_) : &lookup_;
         }
         if (!in_use.load(std::memory_order_relaxed)) {
             return nullptr;
@@ -211,6 +240,7 @@ class BufferType : public ggml::cpu::extra_buffer_type {
     }
 
     Products  products_;
+    Lookup    lookup_;
     Attention attention_;
     Gelu      gelu_;
 };

@@ -168,6 +168,33 @@ TEST(kernels_agree_with_ggml_for_all_tile_heights_and_odd_shapes) {
     }
 }
 
+TEST(rows_are_unpacked_as_ggml_does) {
+    start_llama();
+    std::mt19937 random(4);
+    for (const ggml_type type : kTypes) {
+        const Packing & packing = *packing_of_type(type);
+        for (const Values values : {Values::ordinary, Values::extreme}) {
+            constexpr int64_t    kRows = 37, kColumns = 2 * kSuper;
+            const auto           blocks = random_blocks(type, kRows, kColumns, values, random);
+            std::vector<uint8_t> panels(packing.format.bytes(kRows, kColumns));
+            packing.pack(blocks.data(), kRows, kColumns, panels.data());
+            auto minima = blocks;
+            clear_quants(type, minima);
+            for (int64_t row = 0; row < kRows; ++row) {
+                const size_t       offset = static_cast<size_t>(row) * ggml_row_size(type, kColumns);
+                std::vector<float> expected(kColumns), least(kColumns), ours(kColumns);
+                ggml_get_type_traits(type)->to_float(blocks.data() + offset, expected.data(), kColumns);
+                ggml_get_type_traits(type)->to_float(minima.data() + offset, least.data(), kColumns);
+                unpack_row(packing.format, panels.data(), row, kColumns, ours.data());
+                for (size_t i = 0; i < ours.size(); ++i) {
+                    const double size = std::fabs(static_cast<double>(expected[i])) + std::fabs(static_cast<double>(least[i]));
+                    CHECK(std::fabs(static_cast<double>(ours[i]) - static_cast<double>(expected[i])) <= 2e-7 * size);
+                }
+            }
+        }
+    }
+}
+
 TEST(a_row_does_not_depend_on_its_neighbours) {
     std::mt19937 random(3);
     for (const Kernels * kernels : usable_kernels()) {
