@@ -21,6 +21,7 @@ class Server:
     """A child process running `inferno serve`."""
 
     def __init__(self, data_dir: Path, *arguments: str, key: str | None = KEY) -> None:
+        self.data_dir = data_dir
         command = [
             sys.executable,
             "-m",
