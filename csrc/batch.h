@@ -21,25 +21,32 @@ struct SavedState {
 
     // Not set to zero, unlike a vector.
     void allocate(size_t n) {
-        bytes.reset(new uint8_t[n]);
-        size = n;
+        if (n != size) {
+            bytes.reset(new uint8_t[n]);
+            size = n;
+        }
     }
 };
 
-// Edits act on whole slots or on a slot's tail, which every KV layout can do.
+inline constexpr Position kBlockTokens = 64;
+
+// Edits act on whole slots or on a slot's tail, which every KV layout can do; on rows only where Model::token_bytes()
+// says what they take.
 struct CacheEdit {
     enum class Kind {
         trim,     // forget the positions >= from of `slot`; from 0 empties it
         copy,     // make `slot` hold the positions < from of `source`
         swap,     // exchange what `slot` and `source` hold
-        save,     // put the state of `slot` into `state`; it stays empty when that fails
-        restore,  // make `slot` hold `state`
+        save,     // put the state of `slot` into states[0]; it stays empty when that fails
+        restore,  // make `slot` hold states[0]
+        stash,    // put the rows of `slot` from `from` on into `states`, kBlockTokens each
+        fetch,    // make `slot` hold the rows of `states`, one after the other
     };
-    Kind                        kind;
-    Slot                        slot;
-    Position                    from   = 0;
-    Slot                        source = -1;
-    std::shared_ptr<SavedState> state  = nullptr;
+    Kind                                     kind;
+    Slot                                     slot;
+    Position                                 from   = 0;
+    Slot                                     source = -1;
+    std::vector<std::shared_ptr<SavedState>> states = {};
 };
 
 struct BatchRow {

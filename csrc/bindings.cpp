@@ -305,6 +305,7 @@ py::dict to_dict(const MemoryEstimate & memory) {
     result["model_bytes"]   = memory.model_bytes;
     result["context_bytes"] = memory.context_bytes;
     result["compute_bytes"] = memory.compute_bytes;
+    result["store_bytes"]   = memory.store_bytes;
     result["total_bytes"]   = memory.total();
     return result;
 }
@@ -316,10 +317,12 @@ py::dict to_dict(const EngineStats & stats) {
     result["parallel"]                = stats.parallel;
     result["kv_tokens_used"]          = stats.kv_tokens_used;
     result["kv_tokens_total"]         = stats.kv_tokens_total;
+    result["stored_bytes"]            = stats.stored_bytes;
     result["steps_total"]             = stats.steps_total;
     result["rows_total"]              = stats.rows_total;
     result["prompt_tokens_total"]     = stats.prompt_tokens_total;
     result["cached_tokens_total"]     = stats.cached_tokens_total;
+    result["fetched_tokens_total"]    = stats.fetched_tokens_total;
     result["completion_tokens_total"] = stats.completion_tokens_total;
     result["preemptions_total"]       = stats.preemptions_total;
     result["busy_ms_total"]           = stats.busy_ms_total;

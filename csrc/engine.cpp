@@ -24,8 +24,13 @@ std::optional<TimePoint> deadline_after(TimePoint now, std::optional<double> tim
 }
 
 SchedulerOptions scheduler_options(const Model & model, const EngineOptions & options) {
-    return {model.parallel(), model.batch_size(), static_cast<double>(options.step_budget_ms), options.prefix_cache,
-            model.can_trim()};
+    return {model.parallel(),
+            model.batch_size(),
+            static_cast<double>(options.step_budget_ms),
+            options.prefix_cache,
+            model.can_trim(),
+            static_cast<size_t>(options.prefix_store_mb) << 20,
+            model.token_bytes()};
 }
 
 Timings timings_of(const Sequence & sequence, TimePoint now) {
@@ -360,7 +365,9 @@ void Engine::count_step(const Step & step, double ms) {
     stats_.steps_total += 1;
     stats_.rows_total += step.batch.rows.size();
     stats_.busy_ms_total += ms;
-    stats_.preemptions_total = scheduler_.preemptions();
+    stats_.preemptions_total    = scheduler_.preemptions();
+    stats_.fetched_tokens_total = scheduler_.fetched_tokens();
+    stats_.stored_bytes         = scheduler_.stored_bytes();
     stats_.running           = static_cast<int32_t>(scheduler_.running().size());
     stats_.waiting           = static_cast<int32_t>(scheduler_.n_waiting());
     stats_.kv_tokens_used    = scheduler_.cached_tokens();

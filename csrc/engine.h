@@ -45,10 +45,12 @@ struct EngineStats {
     int32_t  parallel                = 0;
     int64_t  kv_tokens_used          = 0;  // by running and by cached texts
     int64_t  kv_tokens_total         = 0;
+    uint64_t stored_bytes            = 0;  // of prefixes outside the KV cache
     uint64_t steps_total             = 0;
     uint64_t rows_total              = 0;
     uint64_t prompt_tokens_total     = 0;
     uint64_t cached_tokens_total     = 0;
+    uint64_t fetched_tokens_total    = 0;  // of those, came from outside the KV cache
     uint64_t completion_tokens_total = 0;
     uint64_t preemptions_total       = 0;
     double   busy_ms_total           = 0;

@@ -127,11 +127,21 @@ public:
         }
     }
 
-    // `n` tokens that get() has written become the content of `slot`.
-    void set(Slot slot, Position n, const uint8_t * bytes) const {
-        receive(slot, n, [&](const Rows &, ggml_tensor * tensor, size_t offset, size_t size) {
-            ggml_backend_tensor_set(tensor, bytes, offset, size);
-            bytes += size;
+    // What get() has written, one after the other, becomes the content of `slot`. `skip` is what a token has in them
+    // before its rows of this cache.
+    void set(Slot slot, const std::vector<const SavedState *> & states, size_t skip) const {
+        Position n = 0;
+        for (const SavedState * state : states) {
+            n += state->n_rows;
+        }
+        receive(slot, n, [&](const Rows & rows, ggml_tensor * tensor, size_t offset, size_t) {
+            for (const SavedState * state : states) {
+                const auto   n_rows = static_cast<size_t>(state->n_rows);
+                const size_t size   = rows.size * n_rows;
+                ggml_backend_tensor_set(tensor, state->bytes.get() + skip * n_rows, offset, size);
+                offset += size;
+            }
+            skip += rows.size;
         });
     }
 
@@ -279,10 +289,14 @@ bool KvState::apply(const CacheEdit & edit) {
         case CacheEdit::Kind::swap:
             return swap(edit.slot, edit.source);
         case CacheEdit::Kind::save:
-            *edit.state = save(edit.slot);
+            *edit.states[0] = save(edit.slot);
             return true;
         case CacheEdit::Kind::restore:
-            return edit.state->size > 0 && restore(edit.slot, *edit.state);
+            return edit.states[0]->size > 0 && restore(edit.slot, *edit.states[0]);
+        case CacheEdit::Kind::stash:
+            return stash(edit);
+        case CacheEdit::Kind::fetch:
+            return fetch(edit.slot, edit.states);
     }
     return false;
 }
@@ -344,31 +358,62 @@ SavedState KvState::save(Slot slot) const {
         return save_whole(slot);
     }
     SavedState state;
-    size_t     token_bytes = 0;
-    for (const auto & cache : caches_) {
-        token_bytes += cache->token_bytes();
-    }
-    state.n_rows = n;
-    state.allocate(token_bytes * static_cast<size_t>(n));
-    uint8_t * bytes = state.bytes.get();
-    for (const auto & cache : caches_) {
-        cache->get(slot, 0, n, bytes);
-        bytes += cache->token_bytes() * static_cast<size_t>(n);
-    }
+    get_rows(slot, 0, n, state);
     return state;
 }
 
-bool KvState::restore(Slot slot, const SavedState & state) {
-    if (state.n_rows == 0) {
-        return restore_whole(slot, state);
+size_t KvState::token_bytes() const {
+    size_t result = 0;
+    for (const auto & cache : caches_) {
+        result += cache->token_bytes();
     }
-    const uint8_t * bytes = state.bytes.get();
+    return result;
+}
+
+void KvState::get_rows(Slot slot, Position from, Position n, SavedState & state) const {
+    state.n_rows = n;
+    state.allocate(token_bytes() * static_cast<size_t>(n));
+    uint8_t * bytes = state.bytes.get();
+    for (const auto & cache : caches_) {
+        cache->get(slot, from, n, bytes);
+        bytes += cache->token_bytes() * static_cast<size_t>(n);
+    }
+}
+
+bool KvState::restore(Slot slot, const SavedState & state) {
+    return state.n_rows == 0 ? restore_whole(slot, state) : set_rows(slot, {&state});
+}
+
+bool KvState::stash(const CacheEdit & edit) const {
+    const auto n = static_cast<Position>(edit.states.size()) * kBlockTokens;
+    if (!in_rows(edit.slot, edit.from + n)) {
+        return false;
+    }
+    for (size_t i = 0; i < edit.states.size(); ++i) {
+        get_rows(edit.slot, edit.from + static_cast<Position>(i) * kBlockTokens, kBlockTokens, *edit.states[i]);
+    }
+    return true;
+}
+
+bool KvState::set_rows(Slot slot, const std::vector<const SavedState *> & states) {
     return received([&] {
+        size_t offset = 0;  // in a token's rows
         for (const auto & cache : caches_) {
-            cache->set(slot, state.n_rows, bytes);
-            bytes += cache->token_bytes() * static_cast<size_t>(state.n_rows);
+            cache->set(slot, states, offset);
+            offset += cache->token_bytes();
         }
     });
+}
+
+bool KvState::fetch(Slot slot, const std::vector<std::shared_ptr<SavedState>> & states) {
+    std::vector<const SavedState *> blocks;
+    for (const auto & state : states) {
+        if (state->size == 0) {
+            return false;
+        }
+        blocks.push_back(state.get());
+    }
+    return set_rows(slot, blocks);
 }
 
 SavedState KvState::save_whole(Slot slot) const {

@@ -27,6 +27,8 @@ public:
     bool apply(const std::vector<CacheEdit> & edits);
 
     bool by_rows() const { return !caches_.empty(); }
+    // What a token's rows take; 0 unless they can be moved.
+    size_t token_bytes() const;
 
 private:
     class Cache;
@@ -39,11 +41,17 @@ private:
     // Rows are there and lie in the order of their positions.
     bool     in_rows(Slot slot, Position n) const;
 
-    bool       copy(Slot source, Slot target, Position n);
-    bool       swap(Slot a, Slot b);
-    bool       adopt(Slot slot, Position n);
+    bool copy(Slot source, Slot target, Position n);
+    bool swap(Slot a, Slot b);
+    bool adopt(Slot slot, Position n);
+
     SavedState save(Slot slot) const;
     bool       restore(Slot slot, const SavedState & state);
+    bool       stash(const CacheEdit & edit) const;
+    bool       fetch(Slot slot, const std::vector<std::shared_ptr<SavedState>> & states);
+
+    void get_rows(Slot slot, Position from, Position n, SavedState & state) const;
+    bool set_rows(Slot slot, const std::vector<const SavedState *> & states);
 
     SavedState save_whole(Slot slot) const;
     bool       restore_whole(Slot slot, const SavedState & state);

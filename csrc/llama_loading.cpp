@@ -161,6 +161,10 @@ ContextPointer make_context(llama_model * model, const llama_context_params & pa
     return context;
 }
 
+uint64_t store_bytes(const EngineOptions & options) {
+    return options.prefix_cache ? static_cast<uint64_t>(options.prefix_store_mb) << 20 : 0;
+}
+
 MemoryEstimate memory_of(const llama_context * context) {
     MemoryEstimate result;
     for (const auto & [type, part] : llama_get_memory_breakdown(context)) {

@@ -43,6 +43,9 @@ bool is_encoder(const ModelInfo & info);
 // Throws Error(inference_failed) when there is no memory for it.
 ContextPointer make_context(llama_model * model, const llama_context_params & params);
 
+// What prefixes may take outside the KV cache.
+uint64_t store_bytes(const EngineOptions & options);
+
 // Adds up what a context and its model occupy.
 MemoryEstimate memory_of(const llama_context * context);
 

@@ -17,7 +17,9 @@ MemoryEstimate estimate_memory(const std::string & path, const EngineOptions & o
     }
     const auto context = make_context(
         model.get(), info.can_generate ? generation_params(effective) : embedding_params(effective, info));
-    return memory_of(context.get());
+    MemoryEstimate result = memory_of(context.get());
+    result.store_bytes    = info.can_generate ? store_bytes(effective) : 0;
+    return result;
 }
 
 }  // namespace inferno

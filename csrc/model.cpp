@@ -59,6 +59,8 @@ public:
                (llama_model_n_swa(model_.get()) == 0 || (kv_state_ && kv_state_->by_rows()));
     }
 
+    size_t token_bytes() const override { return kv_state_ ? kv_state_->token_bytes() : 0; }
+
     DecodeStatus decode(const Batch & batch) override {
         // More rows than a context takes would be an assertion inside llama.cpp, and the end of the process.
         if (!generation_ || batch.rows.size() > static_cast<size_t>(batch_size()) || !kv_state_->apply(batch.edits)) {
@@ -106,6 +108,7 @@ public:
             result.context_bytes += second.context_bytes;
             result.compute_bytes += second.compute_bytes;
         }
+        result.store_bytes = token_bytes() > 0 ? store_bytes(options_) : 0;
         return result;
     }
 
@@ -243,9 +246,10 @@ private:
     LlamaVocabulary vocabulary_;
     ContextPointer  generation_;  // null for models that only embed
     BatchPointer    batch_;
-    std::unique_ptr<KvState> kv_state_;  // of generation_
     ContextPointer  embedding_;  // made when first needed
     BatchPointer    embedding_batch_;
+
+    std::unique_ptr<KvState> kv_state_;  // of generation_
 };
 
 bool report_progress(float fraction, void * function) {

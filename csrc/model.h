@@ -3,6 +3,7 @@
 // LlamaModel (model.cpp) is the only code that calls llama_decode and llama_encode. Tests use a FakeModel.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -42,8 +43,9 @@ struct MemoryEstimate {
     uint64_t model_bytes   = 0;  // weights
     uint64_t context_bytes = 0;  // KV cache
     uint64_t compute_bytes = 0;  // scratch of the graph
+    uint64_t store_bytes   = 0;  // prefixes outside the KV cache, at most
 
-    uint64_t total() const { return model_bytes + context_bytes + compute_bytes; }
+    uint64_t total() const { return model_bytes + context_bytes + compute_bytes + store_bytes; }
 };
 
 // Thread-safe; lives as long as its model.
@@ -90,6 +92,9 @@ public:
 
     // True when a tail of a slot can be forgotten (not so for recurrent models, which only forget whole slots).
     virtual bool can_trim() const = 0;
+
+    // What a token's rows take outside the KV cache; 0 when rows cannot be taken out.
+    virtual size_t token_bytes() const = 0;
 
     // Applies the edits, then computes the rows (there may be none). A batch of edits alone leaves logits() undefined.
     // REQUIRES: info().can_generate; at most batch_size() rows; a slot's rows follow the positions it holds.

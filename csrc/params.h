@@ -45,15 +45,16 @@ struct SamplingParams {
 };
 
 struct EngineOptions {
-    int32_t context_size   = 4096;
-    int32_t parallel       = 8;
-    int32_t batch_size     = 512;
-    int32_t threads        = 0;
-    int32_t gpu_layers     = -1;
-    int32_t queue_size     = 512;
-    int32_t step_budget_ms = 80;
-    bool    prefix_cache   = true;
-    bool    cpu_kernels    = true;
+    int32_t context_size    = 4096;
+    int32_t parallel        = 8;
+    int32_t batch_size      = 512;
+    int32_t threads         = 0;
+    int32_t gpu_layers      = -1;
+    int32_t queue_size      = 512;
+    int32_t step_budget_ms  = 80;
+    bool    prefix_cache    = true;
+    int32_t prefix_store_mb = 256;
+    bool    cpu_kernels     = true;
 };
 
 // One row. For lists `min`/`max` bound the items, `max_items` their number, `max_length` a string's bytes.
@@ -127,7 +128,9 @@ inline constexpr auto kEngineFields = std::make_tuple(
     Field{"step_budget_ms", &EngineOptions::step_budget_ms, 1, 60000,
           "Longest step, in milliseconds, that prompt processing may cause while other texts are generated."},
     Field{"prefix_cache", &EngineOptions::prefix_cache, 0, 1,
-          "Keep finished texts in the KV cache so that a prompt that extends one computes only the rest."},
+          "Keep texts in the KV cache so that a prompt that begins like one computes only the rest."},
+    Field{"prefix_store_mb", &EngineOptions::prefix_store_mb, 0, 1048576,
+          "Megabytes of host memory for beginnings of texts that have lost their place in the KV cache; 0 keeps none."},
     Field{"cpu_kernels", &EngineOptions::cpu_kernels, 0, 1,
           "Compute with Inferno's own CPU kernels where the processor has them, not llama.cpp's. In a process with "
           "several models the one loaded last decides for attention."});

@@ -1,5 +1,6 @@
 #include "prefix_cache.h"
 
+#include <algorithm>
 #include <cassert>
 #include <utility>
 
@@ -16,9 +17,11 @@ Position limit_of(const std::vector<Token> & tokens) {
 
 }  // namespace
 
-PrefixCache::PrefixCache(int32_t n_slots, bool enabled, bool can_trim)
-    : enabled_(enabled), can_trim_(can_trim), held_(n_slots), promised_(n_slots), last_use_(static_cast<size_t>(n_slots)) {
-    for (Slot slot = 0; slot < n_slots; ++slot) {
+PrefixCache::PrefixCache(const PrefixCacheOptions & options)
+    : enabled_(options.enabled), can_trim_(options.can_trim),
+      store_(can_copy() ? options.store_bytes : 0, options.token_bytes), held_(options.n_slots),
+      promised_(options.n_slots), last_use_(static_cast<size_t>(options.n_slots)) {
+    for (Slot slot = 0; slot < options.n_slots; ++slot) {
         all_.set(index(slot));
     }
 }
@@ -76,28 +79,46 @@ Placement PrefixCache::take(Slot slot, Position n_cached, std::vector<CacheEdit>
     return {slot, n_cached, std::move(edits)};
 }
 
+void PrefixCache::overwrite(Slot slot, Position keep, std::vector<CacheEdit> & edits) {
+    if (store_.on() && held_.length(slot) - keep >= kBlockTokens) {
+        auto missing = store_.add(held_.tokens(slot), held_.length(slot), held_.salt(slot));
+        if (!missing.blocks.empty()) {
+            edits.push_back({CacheEdit::Kind::stash, slot, missing.from, -1, std::move(missing.blocks)});
+        }
+    }
+    held_.truncate(slot, keep);
+}
+
 std::optional<Placement> PrefixCache::acquire(const std::vector<Token> & tokens, uint64_t salt) {
-    const Slot fallback = victim();
-    if (fallback < 0) {
+    const Slot target = victim();
+    if (target < 0) {
         return std::nullopt;
     }
-    if (enabled_) {
-        const Match idle = idle_match(tokens, salt);
-        const Match copy = copy_match(tokens, salt, fallback);
-        if (idle.length > 0 && idle.length + kMinCopy > copy.length &&
-            (worth_in_place(idle) || fallback == idle.slot)) {
-            held_.truncate(idle.slot, idle.length);
-            return take(idle.slot, idle.length, {{CacheEdit::Kind::trim, idle.slot, idle.length}});
-        }
-        if (copy.length > 0) {
-            last_use_[index(copy.slot)] = ++tick_;
-            held_.truncate(fallback, 0);
-            held_.extend(fallback, tokens, copy.length, salt);
-            return take(fallback, copy.length, {{CacheEdit::Kind::copy, fallback, copy.length, copy.slot}});
-        }
+    std::vector<CacheEdit> edits;
+    const Match            idle   = enabled_ ? idle_match(tokens, salt) : Match{};
+    const Match            copy   = copy_match(tokens, salt, target);
+    const Position         stored = store_.longest(tokens, limit_of(tokens), salt);
+    const Position         moved  = std::max(copy.length, stored);
+    if (idle.length > 0 && idle.length + kMinCopy > moved && (worth_in_place(idle) || target == idle.slot)) {
+        overwrite(idle.slot, idle.length, edits);
+        edits.push_back({CacheEdit::Kind::trim, idle.slot, idle.length});
+        return take(idle.slot, idle.length, std::move(edits));
     }
-    held_.truncate(fallback, 0);
-    return take(fallback, 0, {{CacheEdit::Kind::trim, fallback, 0}});
+    if (stored > copy.length) {
+        auto blocks = store_.fetch(tokens, stored, salt);
+        overwrite(target, 0, edits);
+        edits.push_back({CacheEdit::Kind::fetch, target, 0, -1, std::move(blocks)});
+        fetched_tokens_ += static_cast<uint64_t>(stored);
+    } else if (copy.length > 0) {
+        last_use_[index(copy.slot)] = ++tick_;
+        overwrite(target, 0, edits);
+        edits.push_back({CacheEdit::Kind::copy, target, copy.length, copy.slot});
+    } else {
+        overwrite(target, 0, edits);
+        edits.push_back({CacheEdit::Kind::trim, target, 0});
+    }
+    held_.extend(target, tokens, moved, salt);
+    return take(target, moved, std::move(edits));
 }
 
 std::optional<Placement> PrefixCache::acquire_empty() {
@@ -105,8 +126,10 @@ std::optional<Placement> PrefixCache::acquire_empty() {
     if (slot < 0) {
         return std::nullopt;
     }
-    held_.truncate(slot, 0);
-    return take(slot, 0, {{CacheEdit::Kind::trim, slot, 0}});
+    std::vector<CacheEdit> edits;
+    overwrite(slot, 0, edits);
+    edits.push_back({CacheEdit::Kind::trim, slot, 0});
+    return take(slot, 0, std::move(edits));
 }
 
 void PrefixCache::publish(Slot slot, const std::vector<Token> & tokens, Position n, uint64_t salt) {
@@ -118,7 +141,8 @@ void PrefixCache::publish(Slot slot, const std::vector<Token> & tokens, Position
 }
 
 Position PrefixCache::available(const std::vector<Token> & tokens, uint64_t salt) const {
-    return held_.longest(tokens, limit_of(tokens), salt, all_).length;
+    return std::max(held_.longest(tokens, limit_of(tokens), salt, all_).length,
+                    store_.longest(tokens, limit_of(tokens), salt));
 }
 
 void PrefixCache::promise(Slot slot, const std::vector<Token> & tokens, uint64_t salt) {
@@ -157,6 +181,19 @@ std::vector<CacheEdit> PrefixCache::evict_idle() {
     for (size_t i = 0; i < last_use_.size(); ++i) {
         const Slot slot = static_cast<Slot>(i);
         if (!busy(slot) && held_.length(slot) > 0) {
+            overwrite(slot, 0, edits);
+            edits.push_back({CacheEdit::Kind::trim, slot, 0});
+        }
+    }
+    return edits;
+}
+
+std::vector<CacheEdit> PrefixCache::forget_idle() {
+    store_.clear();
+    std::vector<CacheEdit> edits;
+    for (size_t i = 0; i < last_use_.size(); ++i) {
+        const Slot slot = static_cast<Slot>(i);
+        if (!busy(slot)) {
             held_.truncate(slot, 0);
             edits.push_back({CacheEdit::Kind::trim, slot, 0});
         }

@@ -56,7 +56,7 @@ private:
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions & options)
-    : options_(options), cache_(options.parallel, options.prefix_cache, options.can_trim) {}
+    : options_(options), cache_({options.parallel, options.prefix_cache, options.can_trim, options.store_bytes, options.token_bytes}) {}
 
 void Scheduler::add(Sequence * sequence) {
     queue_.enter(*sequence);
@@ -168,7 +168,7 @@ void Scheduler::start(Sequence * sequence, Step & step, TimePoint now) {
     auto & edits   = step.batch.edits;
     edits.insert(edits.end(), placement->edits.begin(), placement->edits.end());
     if (resumes) {
-        edits.push_back({CacheEdit::Kind::restore, placement->slot, 0, -1, std::exchange(sequence->saved, nullptr)});
+        edits.push_back({CacheEdit::Kind::restore, placement->slot, 0, -1, {std::exchange(sequence->saved, nullptr)}});
     } else {
         sequence->n_past = placement->n_cached;
     }
@@ -235,7 +235,7 @@ Sequence * Scheduler::lowest() const {
 void Scheduler::preempt(Sequence * sequence, std::vector<CacheEdit> & edits) {
     if (sequence->n_past > 0) {
         sequence->saved = std::make_shared<SavedState>();
-        edits.push_back({CacheEdit::Kind::save, sequence->slot, 0, -1, sequence->saved});
+        edits.push_back({CacheEdit::Kind::save, sequence->slot, 0, -1, {sequence->saved}});
     }
     cache_.discard(sequence->slot);
     leave_slot(sequence);
@@ -342,7 +342,7 @@ void Scheduler::recompute(const Step & step) {
             touched.set(static_cast<size_t>(edit.source));
         }
     }
-    pending_edits_     = cache_.evict_idle();
+    pending_edits_     = cache_.forget_idle();
     const auto running = running_;
     for (Sequence * sequence : running) {
         if (touched.test(static_cast<size_t>(sequence->slot))) {

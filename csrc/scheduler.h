@@ -46,6 +46,8 @@ struct SchedulerOptions {
     double  step_budget_ms;
     bool    prefix_cache;
     bool    can_trim;
+    size_t  store_bytes = 0;  // for prefixes that have lost their slot
+    size_t  token_bytes = 0;  // of those
 };
 
 // Sequences are borrowed: whoever adds one keeps it alive until remove().
@@ -73,6 +75,8 @@ public:
     const std::vector<Sequence *> & running() const { return running_; }
     size_t n_waiting() const { return queue_.size() + n_followers_; }
     int64_t cached_tokens() const { return cache_.cached_tokens(); }
+    size_t  stored_bytes() const { return cache_.stored_bytes(); }
+    uint64_t fetched_tokens() const { return cache_.fetched_tokens(); }
     uint64_t preemptions() const { return preemptions_; }
 
 private:

@@ -15,7 +15,7 @@ LAYERS = (
     {"engine"},
     {"scheduler", "chat", "grammar"},
     {"prefix_cache", "waiting_queue", "step_cost", "model", "model_info", "memory_estimate"},
-    {"llama_loading", "vocabulary", "kv_state", "prefix_index"},
+    {"llama_loading", "vocabulary", "kv_state", "prefix_index", "prefix_store"},
     {"sequence"},
     {"sampler", "candidates", "text_stream", "channel"},
     {"batch"},

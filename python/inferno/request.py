@@ -231,10 +231,12 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     parallel: int = 0
     kv_tokens_used: int = 0
     kv_tokens_total: int = 0
+    stored_bytes: int = 0
     steps_total: int = 0
     rows_total: int = 0
     prompt_tokens_total: int = 0
     cached_tokens_total: int = 0
+    fetched_tokens_total: int = 0
     completion_tokens_total: int = 0
     preemptions_total: int = 0
     busy_ms_total: float = 0.0

@@ -121,6 +121,40 @@ TEST(a_burst_with_a_common_head_computes_it_once_and_says_so) {
     CHECK(fixture.model->valid());
 }
 
+TEST(prefixes_that_lost_their_slot_come_back) {
+    EngineOptions options;
+    options.prefix_store_mb = 1;
+    Fixture           fixture(2, 512, options);
+    const std::string names = "abcdef";
+    for (int round = 0; round < 3; ++round) {
+        for (const char name : names) {
+            const std::string prompt = std::string(200, name) + std::to_string(round);
+            const Output &    output = fixture.wait(fixture.submit(prompt, greedy(5)));
+            CHECK_EQ(output.text, FakeModel::expected(prompt, 5));
+            CHECK_EQ(output.ends[0].usage.cached_tokens, round == 0 ? 0 : 192);
+        }
+    }
+    const EngineStats stats = fixture.engine.stats();
+    CHECK_EQ(stats.fetched_tokens_total, uint64_t{2 * 6 * 192});
+    CHECK(stats.stored_bytes >= 4 * 192 * sizeof(Token));
+    CHECK(fixture.model->valid());
+}
+
+TEST(a_failed_step_leaves_nothing_wrong_in_the_store) {
+    Fixture           fixture(1, 512);
+    const std::string first(200, 'a');
+    fixture.wait(fixture.submit(first, greedy(2)));
+    fixture.model->close_gate();
+    const RequestId second = fixture.submit(std::string(200, 'b'), greedy(2));
+    fixture.model->wait_for_step();
+    fixture.model->fail_next();
+    fixture.model->open_gate();
+    CHECK_EQ(fixture.wait(second).text, FakeModel::expected(std::string(200, 'b'), 2));
+    const Output & again = fixture.wait(fixture.submit(first + "more", greedy(2)));
+    CHECK_EQ(again.text, FakeModel::expected(first + "more", 2));
+    CHECK_EQ(again.ends[0].usage.cached_tokens, 0);
+}
+
 TEST(a_leader_that_is_cancelled_leaves_what_it_has_computed) {
     Fixture           fixture(4, 512);
     const std::string head(300, 'h');
@@ -139,8 +173,10 @@ TEST(a_leader_that_is_cancelled_leaves_what_it_has_computed) {
 }
 
 TEST(random_bursts_with_common_heads_equal_each_alone) {
-    std::mt19937 random(3);
-    Fixture      fixture(3, 512);
+    std::mt19937  random(3);
+    EngineOptions options;
+    options.prefix_store_mb = 1;
+    Fixture fixture(3, 512, options);
     for (int round = 0; round < 20; ++round) {
         std::map<RequestId, std::string> prompts;
         std::vector<RequestId>           cancelled;

@@ -77,6 +77,7 @@ public:
     int32_t                     parallel() const override { return parallel_; }
     int32_t                     batch_size() const override { return batch_size_; }
     bool                        can_trim() const override { return true; }
+    size_t                      token_bytes() const override { return sizeof(Token); }
 
     // The letter that follows `history`.
     static Token next(const std::vector<Token> & history) {
@@ -215,15 +216,30 @@ private:
                 std::swap(cell, cells_[static_cast<size_t>(edit.source)]);
                 break;
             case CacheEdit::Kind::save:
-                edit.state->allocate(cell.size() * sizeof(Token));
-                std::memcpy(edit.state->bytes.get(), cell.data(), edit.state->size);
+                put(cell, 0, cell.size(), *edit.states[0]);
+                break;
+            case CacheEdit::Kind::stash:
+                for (size_t i = 0; i < edit.states.size(); ++i) {
+                    const size_t from = static_cast<size_t>(edit.from) + i * inferno::kBlockTokens;
+                    valid_            = valid_ && from + inferno::kBlockTokens <= cell.size();
+                    put(cell, from, inferno::kBlockTokens, *edit.states[i]);
+                }
                 break;
             case CacheEdit::Kind::restore:
-                valid_ = valid_ && edit.state->size > 0;
-                cell.resize(edit.state->size / sizeof(Token));
-                std::memcpy(cell.data(), edit.state->bytes.get(), edit.state->size);
+            case CacheEdit::Kind::fetch:
+                cell.clear();
+                for (const auto & state : edit.states) {
+                    valid_             = valid_ && state->size > 0;
+                    const auto * first = reinterpret_cast<const Token *>(state->bytes.get());
+                    cell.insert(cell.end(), first, first + state->size / sizeof(Token));
+                }
                 break;
         }
+    }
+
+    static void put(const std::vector<Token> & cell, size_t from, size_t n, inferno::SavedState & state) {
+        state.allocate(n * sizeof(Token));
+        std::memcpy(state.bytes.get(), cell.data() + from, state.size);
     }
 
     void wait_at_gate() {

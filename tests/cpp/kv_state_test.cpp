@@ -111,9 +111,9 @@ TEST(rows_and_whole_states_swap_alike) {
 TEST(rows_and_whole_states_are_saved_and_restored_alike) {
     check_same([](Cache & cache) {
         const auto state = std::make_shared<SavedState>();
-        CHECK(cache.apply({CacheEdit::Kind::save, 0, 0, -1, state}));
+        CHECK(cache.apply({CacheEdit::Kind::save, 0, 0, -1, {state}}));
         CHECK(cache.apply({CacheEdit::Kind::trim, 0, 7}));
-        CHECK(cache.apply({CacheEdit::Kind::restore, 2, 0, -1, state}));
+        CHECK(cache.apply({CacheEdit::Kind::restore, 2, 0, -1, {state}}));
         CHECK_EQ(cache.length(0), 7);
         CHECK_EQ(cache.length(2), 50);
     });
@@ -129,6 +129,37 @@ TEST(a_slot_that_was_moved_by_rows_goes_on_growing) {
         CHECK(cache.apply({CacheEdit::Kind::copy, 0, 8, 2}));
         CHECK_EQ(cache.length(2), 15);
     });
+}
+
+TEST(stashed_rows_are_fetched_as_they_were) {
+    if (!Cache::at_hand()) {
+        return;
+    }
+    Cache cache(true);
+    cache.fill(0, 200, 100);
+    std::vector<std::shared_ptr<SavedState>> blocks;
+    for (int i = 0; i < 3; ++i) {
+        blocks.push_back(std::make_shared<SavedState>());
+    }
+    CHECK(cache.apply({CacheEdit::Kind::stash, 0, 0, -1, {blocks[0]}}));
+    CHECK(cache.apply({CacheEdit::Kind::stash, 0, kBlockTokens, -1, {blocks[1], blocks[2]}}));
+    CHECK_EQ(blocks[2]->size, cache.state.token_bytes() * kBlockTokens);
+    CHECK(cache.apply({CacheEdit::Kind::fetch, 1, 0, -1, blocks}));
+    CHECK(cache.apply({CacheEdit::Kind::trim, 0, 3 * kBlockTokens}));
+    const auto wanted = cache.content(0);
+    CHECK(cache.apply({CacheEdit::Kind::copy, 0, 3 * kBlockTokens, 1}));
+    CHECK(cache.content(0) == wanted);
+}
+
+TEST(rows_that_are_not_there_are_not_stashed) {
+    if (!Cache::at_hand()) {
+        return;
+    }
+    Cache      cache(true);
+    const auto block = std::make_shared<SavedState>();
+    cache.fill(0, 60, 100);
+    CHECK(!cache.apply({CacheEdit::Kind::stash, 0, 0, -1, {block}}));
+    CHECK(!cache.apply({CacheEdit::Kind::fetch, 1, 0, -1, {block}}));
 }
 
 TEST(one_slot_alone_can_be_moved_by_rows) {

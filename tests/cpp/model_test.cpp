@@ -156,14 +156,14 @@ TEST(saved_slot_continues_in_another_slot) {
         const auto kept   = static_cast<Position>(prompt.size()) - 1;
         const auto state  = std::make_shared<SavedState>();
         Batch      save;
-        save.edits = {{CacheEdit::Kind::save, 0, 0, -1, state}};
+        save.edits = {{CacheEdit::Kind::save, 0, 0, -1, {state}}};
         CHECK(model->decode(save) == DecodeStatus::ok);
         CHECK(state->size > 0);
 
         std::vector<std::vector<Token>> slots = {tokens_of(*model, kCount), prompt};
         generate(*model, slots, 8, {0, prompt.size() - 1},
                  {{CacheEdit::Kind::trim, 0, 0},
-                  {CacheEdit::Kind::restore, 1, 0, -1, state},
+                  {CacheEdit::Kind::restore, 1, 0, -1, {state}},
                   {CacheEdit::Kind::trim, 1, kept}});
         CHECK(slots[1] == france);
     }
@@ -174,12 +174,12 @@ TEST(an_empty_state_is_refused) {
         generated(*model, kFrance, 8);
         const auto state = std::make_shared<SavedState>();
         Batch      save;
-        save.edits = {{CacheEdit::Kind::save, 2, 0, -1, state}};
+        save.edits = {{CacheEdit::Kind::save, 2, 0, -1, {state}}};
         CHECK(model->decode(save) == DecodeStatus::ok);
         CHECK_EQ(state->size, size_t{0});  // nothing was there
 
         Batch restore;
-        restore.edits = {{CacheEdit::Kind::restore, 1, 0, -1, state}};
+        restore.edits = {{CacheEdit::Kind::restore, 1, 0, -1, {state}}};
         CHECK(model->decode(restore) == DecodeStatus::failed);
     }
 }

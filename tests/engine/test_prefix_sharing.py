@@ -34,3 +34,19 @@ def test_texts_are_the_same_with_and_without(model: str, request: pytest.Fixture
         shared = [result.usage.cached_tokens for result in results[1:]]
         assert all(shared) if prefix_cache else not any(shared)
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("model", ["tiny_model", "windowed_model", "smollm2"])
+def test_prefixes_that_lost_their_slot_come_back_unchanged(model: str, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(model)
+    other = "Something else altogether. " * 8
+    texts = []
+    for store_mb in (1 << 8, 0):
+        with LLM(path, context_size=512, parallel=1, prefix_store_mb=store_mb) as llm:
+            results = [llm.generate(prompt, **GREEDY) for prompt in (HEAD + "40, 41, ", other, HEAD + "40, ")]
+            stats = llm.stats()
+        texts.append([result.text for result in results])
+        taken = results[-1].usage.cached_tokens
+        assert taken == stats.fetched_tokens_total
+        assert (taken >= 64) == (stats.stored_bytes > 0) == bool(store_mb)
+    assert texts[0] == texts[1]

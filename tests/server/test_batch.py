@@ -286,6 +286,23 @@ def test_cancelling_stops_what_runs(serve: Callable[..., Live], silent_engine: F
         assert sorted(cancelled) == sorted(first.sequence_ids + second.sequence_ids)
 
 
+def test_items_share_cached_prompts_with_their_users_own_requests(
+    serve: Callable[..., Live], silent_engine: FakeEngine
+) -> None:
+    database = Database("")
+    server = serve(silent_engine, database=database)
+    salts = []
+    for name in ("ada", "grace"):
+        with httpx.Client(base_url=server.url, headers=key_of(database, name), timeout=10) as client:
+            assert client.post("/batch", json=changed(requests=[{"prompt": "a"}])).status_code == 200
+        user = database.write_now(lambda c, name=name: users.get_user(c, name))
+        generation = silent_engine.next()
+        silent_engine.finish(generation)
+        salts.append(generation.request.cache_salt)
+        assert salts[-1] == server.services.authenticator.salt_of(user.id)
+    assert salts[0] != salts[1]
+
+
 @pytest.mark.acceptance("J2", "J3")
 def test_a_batch_whose_model_is_gone_has_failed(serve: Callable[..., Live], engine: FakeEngine) -> None:
     """Nothing of it could be tried."""

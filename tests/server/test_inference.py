@@ -12,7 +12,7 @@ from inferno.request import TextPrompt
 from inferno.server.services import Services
 
 from tests.fakes import PROMPT_TOKENS, FakeEngine
-from tests.server.conftest import PROMPT, sse_data
+from tests.server.conftest import MODEL, PROMPT, sse_data
 
 
 @pytest.mark.acceptance("I3")
@@ -221,14 +221,23 @@ def test_logprobs_are_an_extension(client: httpx.Client) -> None:
 
 
 @pytest.mark.acceptance("S7")
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/inference", PROMPT),
+        ("/inference/stream", PROMPT),
+        ("/v1/completions", PROMPT),
+        ("/v1/completions", {**PROMPT, "stream": True}),
+        ("/v1/chat/completions", {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}),
+    ],
+)
 def test_engine_gets_deadline_and_a_salt_of_the_caller(
-    client: httpx.Client, engine: FakeEngine, services: Services
+    client: httpx.Client, engine: FakeEngine, services: Services, path: str, body: dict[str, Any]
 ) -> None:
-    client.post("/inference", json=PROMPT)
-    client.post("/v1/completions", json=PROMPT)
-    first, second = engine.next().request, engine.next().request
-    assert first.timeout_s == services.settings.server.request_timeout_s
-    assert first.cache_salt == second.cache_salt != 0
+    assert client.post(path, json=body).status_code == 200
+    request = engine.next().request
+    assert request.timeout_s == services.settings.server.request_timeout_s
+    assert request.cache_salt == services.authenticator.salt_of("operator") != 0
 
 
 def test_the_lease_is_given_back(client: httpx.Client, engine: FakeEngine, services: Services) -> None:

@@ -26,7 +26,7 @@ class _Answer(msgspec.Struct, omit_defaults=True):
 
 
 async def estimate_memory(path: Path, options: Mapping[str, Any]) -> dict[str, int]:
-    """`model_bytes`, `context_bytes`, `compute_bytes`, `total_bytes` that loading `path` would take.
+    """`model_bytes`, `context_bytes`, `compute_bytes`, `store_bytes`, `total_bytes` that loading `path` would take.
 
     Raises InvalidRequest for a file that cannot be loaded, whatever happens to the process that looks at it.
     """

@@ -16,11 +16,16 @@ _ENGINE_METRICS = {
     "parallel": ("inferno_engine_slots", "Sequences that can be generated at once"),
     "kv_tokens_used": ("inferno_engine_kv_tokens_used", "Tokens held in the KV cache"),
     "kv_tokens_total": ("inferno_engine_kv_tokens_capacity", "Tokens the KV cache can hold"),
-    "memory_bytes": ("inferno_engine_memory_bytes", "Memory of weights, KV cache and compute buffers"),
+    "stored_bytes": ("inferno_engine_stored_bytes", "Memory of prefixes that have lost their place in the KV cache"),
+    "memory_bytes": (
+        "inferno_engine_memory_bytes",
+        "Memory of weights, KV cache and compute buffers, and of stored prefixes at most",
+    ),
     "steps_total": ("inferno_engine_steps", "Batches computed"),
     "rows_total": ("inferno_engine_rows", "Tokens computed; divided by steps, the mean batch size"),
     "prompt_tokens_total": ("inferno_engine_prompt_tokens", "Prompt tokens, cached ones included"),
-    "cached_tokens_total": ("inferno_engine_cached_tokens", "Prompt tokens found in the KV cache"),
+    "cached_tokens_total": ("inferno_engine_cached_tokens", "Prompt tokens that were not computed again"),
+    "fetched_tokens_total": ("inferno_engine_fetched_tokens", "Of those, how many were stored outside the KV cache"),
     "completion_tokens_total": ("inferno_engine_completion_tokens", "Tokens sampled"),
     "preemptions_total": ("inferno_engine_preemptions", "Sequences that had to give up their slot"),
 }
