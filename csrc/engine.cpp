@@ -105,7 +105,7 @@ std::unique_ptr<Sequence> Engine::make_sequence(GenerationSpec && spec, TimePoin
             throw Error(ErrorCode::invalid_request, "logit_bias names a token outside the vocabulary.", "logit_bias");
         }
     }
-    auto constraint = make_grammar(spec.params.grammar, vocabulary_);
+    auto constraint = make_grammar(grammar_text(spec.params), vocabulary_);
     const auto n_prompt    = static_cast<int32_t>(spec.prompt.size());
     spec.params.max_tokens = std::min(spec.params.max_tokens, worker_->context_size() - n_prompt);
 

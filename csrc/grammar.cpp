@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "error.h"
+#include "json_schema.h"
 #include "model.h"
 
 namespace inferno {
@@ -104,6 +105,25 @@ private:
 };
 
 }  // namespace
+
+std::string grammar_text(const SamplingParams & params) {
+    if (params.json_schema.text.empty()) {
+        return params.grammar;
+    }
+    if (!params.grammar.empty()) {
+        throw Error(ErrorCode::invalid_request, "json_schema cannot be used together with grammar.", "json_schema");
+    }
+    return json_schema_grammar(params.json_schema.text);
+}
+
+void check_grammar(const SamplingParams & params) {
+    // The items of a batch share a schema more often than not.
+    static thread_local std::string last_good;
+    if (!params.grammar.empty() || params.json_schema.text != last_good) {
+        (void) grammar_text(params);
+        last_good = params.json_schema.text;
+    }
+}
 
 std::unique_ptr<TokenConstraint> make_grammar(const std::string & gbnf, const Vocabulary & vocabulary) {
     if (gbnf.empty()) {
