@@ -195,7 +195,8 @@ std::string alternatives(const std::vector<std::string> & expressions) {
 // ---- bounds of numbers ------------------------------------------------------------------------------------------
 
 // 2^63, the first double beyond int64_t.
-constexpr double kBeyondInteger = 9223372036854775808.0;
+constexpr double  kBeyondInteger  = 9223372036854775808.0;
+constexpr int64_t kLargestInteger = std::numeric_limits<int64_t>::max();
 
 const Json * read_bound(const Json & schema, std::string_view key, const std::string & path) {
     const Json * value = find(schema, key);
@@ -205,31 +206,24 @@ const Json * read_bound(const Json & schema, std::string_view key, const std::st
     return value;
 }
 
-// The lowest integer a lower bound lets through.
-int64_t first_integer(const Json & bound, bool exclusive, const std::string & path) {
+// The first integer that a lower bound (`up` is 1), or an upper one (-1), lets through; what 64 bits do not hold is cut.
+int64_t first_integer(const Json & bound, bool exclusive, int up, const std::string & path) {
     const double number = bound.get<double>();
-    if (bound.is_number_integer() && number < kBeyondInteger) {
-        const auto value = bound.get<int64_t>();
-        return exclusive && value < std::numeric_limits<int64_t>::max() ? value + 1 : value;
+    const bool   exact  = bound.is_number_integer() && !(bound.is_number_unsigned() && number >= kBeyondInteger &&
+                                                      bound.get<uint64_t>() > uint64_t{kLargestInteger});
+    const double whole  = up > 0 ? std::ceil(number) : std::floor(number);
+    if (!exact && std::fabs(whole) >= kBeyondInteger) {
+        if ((whole > 0) == (up > 0)) {
+            refuse(path, "is beyond what a 64-bit integer holds");
+        }
+        return up > 0 ? std::numeric_limits<int64_t>::min() : kLargestInteger;
     }
-    if (!(std::fabs(number) < kBeyondInteger)) {
+    const int64_t value = exact ? bound.get<int64_t>() : static_cast<int64_t>(whole);
+    const bool    skip  = exclusive && (exact || whole == number);
+    if (skip && value == (up > 0 ? kLargestInteger : std::numeric_limits<int64_t>::min())) {
         refuse(path, "is beyond what a 64-bit integer holds");
     }
-    const double whole = std::ceil(number);
-    return static_cast<int64_t>(whole) + (exclusive && whole == number ? 1 : 0);
-}
-
-int64_t last_integer(const Json & bound, bool exclusive, const std::string & path) {
-    const double number = bound.get<double>();
-    if (bound.is_number_integer() && number < kBeyondInteger) {
-        const auto value = bound.get<int64_t>();
-        return exclusive && value > std::numeric_limits<int64_t>::min() ? value - 1 : value;
-    }
-    if (!(std::fabs(number) < kBeyondInteger)) {
-        refuse(path, "is beyond what a 64-bit integer holds");
-    }
-    const double whole = std::floor(number);
-    return static_cast<int64_t>(whole) - (exclusive && whole == number ? 1 : 0);
+    return skip ? value + up : value;
 }
 
 NumberBound number_bound(const Json & bound, bool exclusive) {
@@ -615,13 +609,13 @@ private:
         std::optional<int64_t> high;
         for (const std::string_view key : {"minimum", "exclusiveMinimum"}) {
             if (const Json * bound = read_bound(schema, key, path)) {
-                const int64_t first = first_integer(*bound, key != "minimum", under(path, key));
+                const int64_t first = first_integer(*bound, key != "minimum", 1, under(path, key));
                 low = std::max(low.value_or(first), first);
             }
         }
         for (const std::string_view key : {"maximum", "exclusiveMaximum"}) {
             if (const Json * bound = read_bound(schema, key, path)) {
-                const int64_t last = last_integer(*bound, key != "maximum", under(path, key));
+                const int64_t last = first_integer(*bound, key != "maximum", -1, under(path, key));
                 high = std::min(high.value_or(last), last);
             }
         }

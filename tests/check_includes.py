@@ -14,8 +14,9 @@ LAYERS = (
     {"bindings"},
     {"engine"},
     {"scheduler", "chat", "grammar"},
-    {"json_schema"},
-    {"json_pattern", "json_range"},
+    {"compiled_grammar"},
+    {"grammar_automaton", "token_trie", "json_schema"},
+    {"gbnf", "json_pattern", "json_range"},
     {"gbnf_writer"},
     {"prefix_cache", "model", "model_info", "memory_estimate"},
     {"llama_loading", "vocabulary"},
@@ -26,7 +27,7 @@ LAYERS = (
 )
 #: model.h is an interface without llama.cpp in it, which the rooms below the model talk to.
 INTERFACES = {"model", "sampler"}
-MAY_KNOW_LLAMA = {"model", "model_info", "memory_estimate", "llama_loading", "vocabulary", "chat", "grammar"}
+MAY_KNOW_LLAMA = {"model", "model_info", "memory_estimate", "llama_loading", "vocabulary", "chat"}
 LLAMA = re.compile(r"(llama|ggml|gguf)[\w-]*\.h$|^common/")
 
 

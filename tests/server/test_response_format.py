@@ -99,7 +99,12 @@ def test_an_items_own_schema_is_named_in_a_batch() -> None:
 
 @pytest.mark.parametrize(
     ("path", "base"),
-    [("/inference", PROMPT), ("/inference/stream", PROMPT), ("/v1/chat/completions", CHAT), ("/v1/completions", PROMPT)],
+    [
+        ("/inference", PROMPT),
+        ("/inference/stream", PROMPT),
+        ("/v1/chat/completions", CHAT),
+        ("/v1/completions", PROMPT),
+    ],
 )
 def test_over_http(client: httpx.Client, engine: FakeEngine, path: str, base: dict[str, Any]) -> None:
     body = {**base, "response_format": asking_for(SCHEMA)}

@@ -66,7 +66,7 @@ def sampling(
     try:
         return _core.validate_sampling(fields)
     except errors.InvalidRequest as error:
-        ours, inside = _split(error.field)
+        ours, inside = _split(error.field or "")
         if ours not in written:
             raise
         theirs = written[ours]
