@@ -16,7 +16,7 @@ NATIVE := $(wildcard csrc/* csrc/kernels/*) CMakeLists.txt $(wildcard cmake/*) p
 CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" cmake
 
 # The C++ tests that use threads. The others gain nothing from ThreadSanitizer, which makes inference very slow.
-THREADED := channel_test engine_test chat_test abort_stops load_can_be_cancelled
+THREADED := channel_test engine_test chat_test threads_may_share abort_stops load_can_be_cancelled
 
 .PHONY: setup serve test test-cpp test-examples sanitize asan tsan build-asan build-tsan lint format bench bench-micro peers wheel sdist clean
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "engine.h"
+#include "grammar.h"
 #include "model.h"
 #include "params.h"
 
@@ -87,6 +88,23 @@ std::string read_string(const std::string & field, py::handle value) {
     return std::string(utf8, static_cast<size_t>(size));
 }
 
+// The text of a JSON object, which may be given as text or as a dict.
+std::string read_json(const std::string & field, py::handle value) {
+    if (PyUnicode_Check(value.ptr()) != 0) {
+        return read_string(field, value);
+    }
+    if (PyDict_Check(value.ptr()) == 0) {
+        refuse(field, "a JSON object");
+    }
+    try {
+        using namespace py::literals;
+        const py::object dumps = py::module_::import("json").attr("dumps");
+        return read_string(field, dumps(value, "ensure_ascii"_a = false, "allow_nan"_a = false));
+    } catch (const py::error_already_set &) {
+        refuse(field, "an object of JSON values that is not too deep");
+    }
+}
+
 bool is_list(py::handle value) {
     return PyList_Check(value.ptr()) != 0 || PyTuple_Check(value.ptr()) != 0;
 }
@@ -158,6 +176,8 @@ void read_field(const Field<Owner, T> & row, py::handle value, Owner & out) {
         out.*row.member = static_cast<float>(read_number(name, value));
     } else if constexpr (std::is_same_v<T, std::string>) {
         out.*row.member = read_string(name, value);
+    } else if constexpr (std::is_same_v<T, JsonText>) {
+        out.*row.member = {read_json(name, value)};
     } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
         out.*row.member = PyUnicode_Check(value.ptr()) != 0
                               ? std::vector<std::string>{read_string(name, value)}
@@ -220,6 +240,8 @@ py::object to_python(const T & value) {
             result[py::int_(item.token)] = item.bias;
         }
         return result;
+    } else if constexpr (std::is_same_v<T, JsonText>) {
+        return value.text.empty() ? py::object(py::none()) : py::cast(value.text);
     } else {
         return py::cast(value);
     }
@@ -235,6 +257,8 @@ const char * type_name() {
         return "number";
     } else if constexpr (std::is_same_v<T, std::string>) {
         return "string";
+    } else if constexpr (std::is_same_v<T, JsonText>) {
+        return "json";
     } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
         return "strings";
     } else if constexpr (std::is_same_v<T, std::vector<Token>>) {
@@ -265,12 +289,14 @@ py::list describe(const Table & table) {
     return result;
 }
 
-template <class Owner, class Table>
-py::dict validate_fields(const Table & table, const py::dict & fields) {
+// `check` is for what no single row can say.
+template <class Owner, class Table, class Check>
+py::dict validate_fields(const Table & table, const py::dict & fields, Check check) {
     std::vector<std::function<void(const Owner &, py::dict &)>> copies;
     const Owner parsed = read_fields<Owner>(table, fields, [&](const auto & row) {
         copies.push_back([row](const Owner & owner, py::dict & out) { out[row.name] = to_python(owner.*row.member); });
     });
+    check(parsed);
     py::dict result;
     for (const auto & copy : copies) {
         copy(parsed, result);
@@ -568,10 +594,12 @@ PYBIND11_MODULE(_core, m) {
     });
     m.def("sampling_fields", [] { return describe<SamplingParams>(kSamplingFields); });
     m.def("engine_fields", [] { return describe<EngineOptions>(kEngineFields); });
-    m.def("validate_sampling",
-          [](const py::dict & fields) { return validate_fields<SamplingParams>(kSamplingFields, fields); }, "fields"_a);
-    m.def("validate_engine_options",
-          [](const py::dict & fields) { return validate_fields<EngineOptions>(kEngineFields, fields); }, "fields"_a);
+    m.def("validate_sampling", [](const py::dict & fields) {
+        return validate_fields<SamplingParams>(kSamplingFields, fields, check_grammar);
+    }, "fields"_a);
+    m.def("validate_engine_options", [](const py::dict & fields) {
+        return validate_fields<EngineOptions>(kEngineFields, fields, [](const EngineOptions &) {});
+    }, "fields"_a);
     m.def("inspect_model", [](const std::string & path) {
         ModelInfo info;
         {

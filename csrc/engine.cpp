@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "grammar.h"
-
 namespace inferno {
 
 namespace {
@@ -47,8 +45,8 @@ Timings timings_of(const Sequence & sequence, TimePoint now) {
 
 Engine::Engine(std::shared_ptr<Model> model, const EngineOptions & options)
     : options_(options), capacity_(static_cast<size_t>(options.queue_size) + static_cast<size_t>(model->parallel())),
-      worker_(model.get()), vocabulary_(model->vocabulary()), scheduler_(scheduler_options(*model, options)),
-      model_(std::move(model)) {
+      worker_(model.get()), vocabulary_(model->vocabulary()), grammars_(vocabulary_),
+      scheduler_(scheduler_options(*model, options)), model_(std::move(model)) {
     stats_.parallel        = worker_->parallel();
     stats_.kv_tokens_total = static_cast<int64_t>(worker_->parallel()) * worker_->context_size();
     thread_                = std::thread([this] { run(); });
@@ -101,7 +99,7 @@ void Engine::check_prompt(const std::vector<Token> & prompt, int32_t limit) cons
     }
 }
 
-std::unique_ptr<Sequence> Engine::make_sequence(GenerationSpec && spec, TimePoint now) const {
+std::unique_ptr<Sequence> Engine::make_sequence(GenerationSpec && spec, TimePoint now) {
     validate(spec.params);
     // One position must be left for the first generated token.
     check_prompt(spec.prompt, worker_->context_size() - 1);
@@ -110,7 +108,7 @@ std::unique_ptr<Sequence> Engine::make_sequence(GenerationSpec && spec, TimePoin
             throw Error(ErrorCode::invalid_request, "logit_bias names a token outside the vocabulary.", "logit_bias");
         }
     }
-    auto constraint = make_grammar(spec.params.grammar, vocabulary_);
+    auto constraint = grammars_.constraint(spec.params, spec.cache_salt);
     const auto n_prompt    = static_cast<int32_t>(spec.prompt.size());
     spec.params.max_tokens = std::min(spec.params.max_tokens, worker_->context_size() - n_prompt);
 
@@ -422,7 +420,7 @@ void Engine::take_token(Sequence & sequence, const Sampled & sampled, Frame & fr
         sequence.held_logprobs.emplace_back(sampled.logprob, sequence.pushed_bytes);
     }
     emit_text(sequence, sequence.text.push(piece), frame);
-    if (sequence.text.stopped()) {
+    if (sequence.text.stopped() || sequence.sampler->complete()) {
         return finish(sequence, FinishReason::stop, frame);
     }
     if (sequence.n_generated() >= sequence.params.max_tokens) {

@@ -19,6 +19,7 @@
 #include "channel.h"
 #include "chat.h"
 #include "event.h"
+#include "grammar.h"
 #include "model.h"
 #include "scheduler.h"
 #include "sequence.h"
@@ -103,7 +104,7 @@ private:
     using Frame      = std::vector<Event>;
     using Embeddings = std::map<std::pair<int32_t, RequestId>, Embedding>;  // by -priority, then id
 
-    std::unique_ptr<Sequence> make_sequence(GenerationSpec && spec, TimePoint now) const;
+    std::unique_ptr<Sequence> make_sequence(GenerationSpec && spec, TimePoint now);
     void check_prompt(const std::vector<Token> & prompt, int32_t limit) const;
     void check_room_locked(size_t n_new) const;
 
@@ -137,10 +138,11 @@ private:
     const EngineOptions options_;
     const size_t        capacity_;  // requests that may be accepted and unfinished
     Channel             events_;
+    Model * const       worker_;  // the model; alive while the thread runs
+    const Vocabulary &  vocabulary_;
+    Grammars            grammars_;
 
     // Engine thread only.
-    Model * const     worker_;  // the model; alive while the thread runs
-    const Vocabulary & vocabulary_;
     Scheduler                                                scheduler_;
     std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences_;
     Embeddings                                               embeddings_;

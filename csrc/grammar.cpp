@@ -1,128 +1,193 @@
 #include "grammar.h"
 
-#include <llama.h>
-
 #include <algorithm>
-#include <cmath>
 #include <limits>
-#include <string_view>
+#include <map>
+#include <stdexcept>
 #include <utility>
-#include <vector>
 
+#include "compiled_grammar.h"
 #include "error.h"
+#include "gbnf.h"
+#include "json_schema.h"
 #include "model.h"
+#include "token_trie.h"
 
 namespace inferno {
 
 namespace {
 
-// llama.cpp's parser recurses once for every open parenthesis and its checks once for every rule, without a limit.
-constexpr int    kMaxDepth = 64;
-constexpr size_t kMaxRules = 2000;
+constexpr size_t kMaxEntries = 256;
+constexpr size_t kMaxBytes   = size_t{128} << 20;
 
-[[noreturn]] void refuse(const std::string & why) {
-    throw Error(ErrorCode::invalid_request, "The grammar " + why + ".", "grammar");
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+[[noreturn]] void refuse(const std::string & field, const std::string & why) {
+    throw Error(ErrorCode::invalid_request, field + " " + why + ".", field);
 }
 
-// Skips a quoted literal or character class that starts at `i`; returns the index of its last character.
-size_t skip_quoted(std::string_view text, size_t i) {
-    const char end = text[i] == '"' ? '"' : ']';
-    for (++i; i < text.size() && text[i] != end; ++i) {
-        i += text[i] == '\\' ? 1 : 0;
-    }
-    return i;
+bool asks_for_none(const SamplingParams & params) {
+    return params.grammar.empty() && params.json_schema.text.empty();
 }
 
-void check_shape(std::string_view text) {
-    int    depth = 0;
-    size_t rules = 0;
-    for (size_t i = 0; i < text.size(); ++i) {
-        const char c = text[i];
-        if (c == '"' || c == '[') {
-            i = skip_quoted(text, i);
-        } else if (c == '#') {
-            i = std::min(text.find('\n', i), text.size());
-        } else if (c == '(') {
-            ++depth;
-        } else if (c == ')') {
-            --depth;
-        } else if (c == ':' && text.substr(i, 3) == "::=") {
-            ++rules;
-        }
-        if (depth > kMaxDepth) {
-            refuse("nests deeper than " + std::to_string(kMaxDepth) + " levels");
-        }
-    }
-    if (rules > kMaxRules) {
-        refuse("has more than " + std::to_string(kMaxRules) + " rules");
+void refuse_both(const SamplingParams & params) {
+    if (!params.grammar.empty() && !params.json_schema.text.empty()) {
+        refuse("json_schema", "cannot be used together with grammar");
     }
 }
 
-class Grammar : public TokenConstraint {
-public:
-    explicit Grammar(llama_sampler * sampler) : sampler_(sampler) {}
-
-    bool allows(Token token) override {
-        rows_ = {{token, 0.0f, 0.0f}};
-        apply();
-        return std::isfinite(rows_.front().logit);
+// REQUIRES: !asks_for_none(params), and not both.
+GrammarRules rules_of(const SamplingParams & params, const Vocabulary * vocabulary) {
+    const bool        is_schema = params.grammar.empty();
+    const std::string text      = is_schema ? json_schema_grammar(params.json_schema.text) : params.grammar;
+    const std::string field     = is_schema ? "json_schema" : "grammar";
+    try {
+        GrammarRules rules = parse_gbnf(text, vocabulary);
+        (void) GrammarAutomaton(rules);
+        return rules;
+    } catch (const std::invalid_argument & error) {
+        refuse(field, error.what());
+    } catch (const Error &) {
+        refuse(field, "has too many ways to begin");
     }
+}
 
-    void mask(float * logits, int32_t n_vocab) override {
-        rows_.clear();
-        for (Token token = 0; token < n_vocab; ++token) {
-            if (logits[token] > std::numeric_limits<float>::lowest()) {
-                rows_.push_back({token, logits[token], 0.0f});
+void keep_only(const TokenSet & tokens, float * logits, size_t n) {
+    for (size_t begin = 0; begin < n; begin += 64) {
+        const uint64_t bits  = tokens[begin / 64];
+        const size_t   count = std::min<size_t>(64, n - begin);
+        float *        block = logits + begin;
+        if (bits == 0) {
+            std::fill(block, block + count, kMinusInfinity);
+        } else if (~bits != 0) {
+            for (size_t i = 0; i < count; ++i) {
+                block[i] = (bits >> i & 1) != 0 ? block[i] : kMinusInfinity;
             }
         }
-        apply();
-        for (const llama_token_data & row : rows_) {
-            logits[row.id] = row.logit;
-        }
     }
+}
 
-    void accept(Token token) override {
-        try {
-            llama_sampler_accept(sampler_.get(), token);
-        } catch (const std::exception &) {
-            throw Error(ErrorCode::inference_failed, "The text has left the grammar.");
-        }
+class GrammarConstraint : public TokenConstraint {
+public:
+    explicit GrammarConstraint(std::shared_ptr<CompiledGrammar> grammar) : grammar_(std::move(grammar)) {}
+
+    bool allows(Token token) override { return grammar_->allows(position_, token); }
+    void accept(Token token) override { grammar_->accept(position_, token); }
+    bool complete() override { return grammar_->complete(position_); }
+    void mask(float * logits, int32_t n_vocab) override {
+        keep_only(*grammar_->allowed(position_), logits, static_cast<size_t>(n_vocab));
     }
 
 private:
-    struct Free {
-        void operator()(llama_sampler * sampler) const { llama_sampler_free(sampler); }
-    };
-
-    void apply() {
-        llama_token_data_array array{rows_.data(), rows_.size(), -1, false};
-        llama_sampler_apply(sampler_.get(), &array);
-    }
-
-    std::unique_ptr<llama_sampler, Free> sampler_;
-    std::vector<llama_token_data>        rows_;
+    std::shared_ptr<CompiledGrammar> grammar_;
+    CompiledGrammar::Position        position_;
 };
 
 }  // namespace
 
-std::unique_ptr<TokenConstraint> make_grammar(const std::string & gbnf, const Vocabulary & vocabulary) {
-    if (gbnf.empty()) {
+void check_grammar(const SamplingParams & params) {
+    if (asks_for_none(params)) {
+        return;
+    }
+    refuse_both(params);
+    // The items of a batch share a schema more often than not.
+    static thread_local std::string last_good;
+    const bool                      known = params.grammar.empty() && params.json_schema.text == last_good;
+    if (!known) {
+        (void) rules_of(params, nullptr);
+        last_good = params.json_schema.text;
+    }
+}
+
+Grammars::Grammars(const Vocabulary & vocabulary) : vocabulary_(vocabulary) {}
+
+Grammars::~Grammars() = default;
+
+std::unique_ptr<TokenConstraint> Grammars::constraint(const SamplingParams & params, uint64_t tenant) {
+    if (asks_for_none(params)) {
         return nullptr;
     }
-    check_shape(gbnf);
-    if (gbnf.find('\0') != std::string::npos) {
-        refuse("contains a null character");
+    refuse_both(params);
+    const bool        is_schema = params.grammar.empty();
+    const std::string text      = (is_schema ? "schema " : "grammar ") + params.json_schema.text + params.grammar;
+    auto              grammar   = find(text, tenant);
+    if (grammar == nullptr) {
+        grammar = keep(text, tenant,
+                       std::make_shared<CompiledGrammar>(rules_of(params, &vocabulary_), trie(), vocabulary_));
     }
-    llama_sampler * sampler = nullptr;
-    try {
-        sampler = llama_sampler_init_grammar(vocabulary.native(), gbnf.c_str(), "root");
-    } catch (const std::exception &) {
-        refuse("could not be read");
+    return std::make_unique<GrammarConstraint>(std::move(grammar));
+}
+
+std::shared_ptr<CompiledGrammar> Grammars::find(const std::string & text, uint64_t tenant) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return find_locked(text, tenant);
+}
+
+std::shared_ptr<CompiledGrammar> Grammars::find_locked(const std::string & text, uint64_t tenant) {
+    for (Entry & entry : entries_) {
+        if (entry.tenant == tenant && entry.text == text) {
+            entry.last_use = ++tick_;
+            return entry.grammar;
+        }
     }
-    if (sampler == nullptr) {
-        refuse("could not be read: it must be GBNF with a rule named root, every rule defined and none left-recursive");
+    return nullptr;
+}
+
+std::shared_ptr<CompiledGrammar> Grammars::keep(const std::string & text, uint64_t tenant,
+                                                std::shared_ptr<CompiledGrammar> grammar) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (auto others = find_locked(text, tenant)) {
+        return others;  // another thread has compiled the same meanwhile
     }
-    return std::make_unique<Grammar>(sampler);
+    entries_.push_back({text, tenant, grammar, ++tick_});
+    evict_locked();
+    return grammar;
+}
+
+void Grammars::evict_locked() {
+    std::map<uint64_t, size_t> held;  // by tenant
+    size_t                     total = 0;
+    for (const Entry & entry : entries_) {
+        const size_t bytes = entry.grammar->bytes() + entry.text.size();
+        held[entry.tenant] += bytes;
+        total += bytes;
+    }
+    while (entries_.size() > 1 && (entries_.size() > kMaxEntries || total > kMaxBytes)) {
+        const auto most   = std::max_element(held.begin(), held.end(),
+                                             [](const auto & a, const auto & b) { return a.second < b.second; });
+        const auto before = [&](const Entry & a, const Entry & b) {
+            const bool a_first = a.tenant == most->first;
+            const bool b_first = b.tenant == most->first;
+            return a_first != b_first ? a_first : a.last_use < b.last_use;
+        };
+        const auto   oldest = std::min_element(entries_.begin(), entries_.end(), before);
+        const size_t bytes  = std::min(oldest->grammar->bytes() + oldest->text.size(), most->second);
+        held[oldest->tenant] -= bytes;
+        total -= std::min(total, bytes);
+        entries_.erase(oldest);
+    }
+}
+
+std::shared_ptr<const TokenTrie> Grammars::trie() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (trie_ == nullptr) {
+        trie_ = std::make_shared<const TokenTrie>(vocabulary_);
+    }
+    return trie_;
+}
+
+size_t Grammars::bytes() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    size_t                            result = 0;
+    for (const Entry & entry : entries_) {
+        result += entry.grammar->bytes() + entry.text.size();
+    }
+    return result;
+}
+
+size_t Grammars::count() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return entries_.size();
 }
 
 }  // namespace inferno

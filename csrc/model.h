@@ -65,7 +65,7 @@ public:
     // The pieces in a row, as a stream would show them, but without the space that SentencePiece models put before
     // a whole text. Throws Error(invalid_request, field "tokens") for an id outside the vocabulary.
     virtual std::string detokenize(const std::vector<Token> & tokens, bool render_special) const = 0;
-    // Null in tests; the grammar room needs llama.cpp's own vocabulary.
+    // Null in tests; chat.* needs llama.cpp's own vocabulary.
     virtual const llama_vocab * native() const { return nullptr; }
 };
 

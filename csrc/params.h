@@ -23,6 +23,11 @@ struct LogitBias {
     float bias;
 };
 
+// A JSON value as text; in Python, and over HTTP, also the value itself.
+struct JsonText {
+    std::string text;
+};
+
 struct SamplingParams {
     int32_t                max_tokens        = 512;
     int32_t                min_tokens        = 0;
@@ -42,6 +47,7 @@ struct SamplingParams {
     bool                   ignore_eos = false;
     int32_t                logprobs   = -1;
     std::string            grammar;
+    JsonText               json_schema;
 };
 
 struct EngineOptions {
@@ -115,7 +121,9 @@ inline constexpr auto kSamplingFields = std::make_tuple(
     Field{"ignore_eos", &SamplingParams::ignore_eos, 0, 1, "Never sample an end-of-text token."},
     Field{"logprobs", &SamplingParams::logprobs, -1, 20,
           "Report log-probabilities with this many alternatives a token; -1 reports none."},
-    Field{"grammar", &SamplingParams::grammar, 0, 0, "GBNF grammar that the text must follow.", false, 0, 65536});
+    Field{"grammar", &SamplingParams::grammar, 0, 0, "GBNF grammar that the text must follow.", false, 0, 65536},
+    Field{"json_schema", &SamplingParams::json_schema, 0, 0,
+          "JSON Schema that the text, one JSON value, must follow; not together with grammar.", false, 0, 65536});
 
 inline constexpr auto kEngineFields = std::make_tuple(
     Field{"context_size", &EngineOptions::context_size, 1, 16777216,

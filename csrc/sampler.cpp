@@ -326,4 +326,8 @@ Sampled Sampler::sample(const float * logits) {
     return result;
 }
 
+bool Sampler::complete() {
+    return state_->constraint != nullptr && state_->constraint->complete();
+}
+
 }  // namespace inferno

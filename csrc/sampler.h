@@ -25,10 +25,12 @@ public:
     virtual ~TokenConstraint() = default;
     // True when `token` may come next.
     virtual bool allows(Token token) = 0;
-    // Sets the logits of every token that may not come next to -infinity.
+    // Sets the logits of every token that may not come next to -infinity. These may throw Error(inference_failed).
     virtual void mask(float * logits, int32_t n_vocab) = 0;
     // Tells the constraint that `token` was chosen. REQUIRES: allows(token).
     virtual void accept(Token token) = 0;
+    // True when nothing may follow but the end of the text.
+    virtual bool complete() = 0;
 };
 
 struct Sampled {
@@ -50,6 +52,9 @@ public:
     // End-of-text tokens are out of the question with ignore_eos, they and stop tokens before min_tokens.
     // Throws Error(inference_failed) when no token is possible.
     Sampled sample(const float * logits);
+
+    // True when the constraint lets nothing follow, so that there is nothing to sample.
+    bool complete();
 
 private:
     struct State;

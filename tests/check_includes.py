@@ -14,6 +14,10 @@ LAYERS = (
     {"bindings"},
     {"engine"},
     {"scheduler", "chat", "grammar"},
+    {"compiled_grammar"},
+    {"grammar_automaton", "token_trie", "json_schema"},
+    {"gbnf", "json_pattern", "json_range"},
+    {"gbnf_writer"},
     {"prefix_cache", "waiting_queue", "step_cost", "model", "model_info", "memory_estimate"},
     {"llama_loading", "vocabulary", "kv_state", "prefix_index", "prefix_store"},
     {"sequence"},
@@ -25,16 +29,7 @@ LAYERS = (
 KERNELS = "kernels"
 #: model.h is an interface without llama.cpp in it, which the rooms below the model talk to.
 INTERFACES = {"model", "sampler"}
-MAY_KNOW_LLAMA = {
-    "model",
-    "model_info",
-    "memory_estimate",
-    "kv_state",
-    "llama_loading",
-    "vocabulary",
-    "chat",
-    "grammar",
-}
+MAY_KNOW_LLAMA = {"model", "model_info", "memory_estimate", "kv_state", "llama_loading", "vocabulary", "chat"}
 LLAMA = re.compile(r"(llama|ggml|gguf)[\w-]*\.h$|^common/")
 
 

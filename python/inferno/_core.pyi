@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 class FieldRow(TypedDict):
-    """One knob: `type` is integer, number, boolean, string, strings, integers or token_biases; `min`/`max` bound
-    the value or a list's items; `max_items` a list; `max_length` a string's UTF-8 bytes. 0 means no such bound."""
+    """One knob: `type` is integer, number, boolean, string, strings, integers, token_biases or json; `min`/`max`
+    bound the value or a list's items; `max_items` a list; `max_length` a text's UTF-8 bytes. 0 means no such bound."""
 
     name: str
     type: str
@@ -22,7 +22,8 @@ def engine_fields() -> list[FieldRow]: ...
 def validate_sampling(fields: dict[str, Any]) -> dict[str, Any]:
     """Check names, types and ranges; None means the default. Returns only the fields given, in canonical types.
 
-    `logit_bias` is a mapping of token id (int or decimal string) to number. Raises InvalidRequest with the field.
+    `logit_bias` is a mapping of token id (int or decimal string) to number, `json_schema` a dict or JSON text. Raises
+    InvalidRequest with the field, and for a schema the path in it, as in `json_schema.properties.age.not`.
     """
 
 def validate_engine_options(fields: dict[str, Any]) -> dict[str, Any]: ...

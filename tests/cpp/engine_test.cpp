@@ -73,6 +73,53 @@ TEST(a_text_is_generated_and_ends_once) {
     CHECK(fixture.model->valid());
 }
 
+TEST(a_grammar_is_followed_and_its_end_ends_the_text) {
+    Fixture        fixture;
+    SamplingParams params = greedy(50);
+    params.grammar        = "root ::= [a-m]{3} \"-\" [n-z]*";
+    const RequestId open  = fixture.submit("hello", params);
+    params.grammar        = "root ::= [a-m]{3} \"-\"";
+    params.ignore_eos     = true;  // nothing else may follow either
+    params.min_tokens     = 20;
+    const RequestId shut  = fixture.submit("hello", params);
+    const Output &  none = fixture.wait(fixture.submit("hello", greedy(20)));
+    CHECK_EQ(none.text, FakeModel::expected("hello", 20));
+    const Output & whole = fixture.wait(shut);
+    CHECK_EQ(whole.text.size(), size_t{4});
+    CHECK_EQ(whole.text[3], '-');
+    CHECK(whole.ends[0].reason == FinishReason::stop);
+    CHECK_EQ(whole.ends[0].usage.completion_tokens, 4);
+    CHECK_EQ(fixture.wait(open).text.substr(0, 4), whole.text);
+}
+
+TEST(a_text_that_its_grammar_cannot_end_is_cut_at_the_limit) {
+    Fixture        fixture;
+    SamplingParams params   = greedy(10);
+    params.json_schema.text = R"({"type": "array", "items": {"type": "integer"}, "minItems": 30})";
+    const Output & output   = fixture.wait(fixture.submit("hello", params));
+    CHECK(output.ends[0].reason == FinishReason::length);
+    CHECK_EQ(output.text[0], '[');
+}
+
+TEST(an_ambiguous_grammar_ends_its_own_text_only) {
+    Fixture        fixture;
+    SamplingParams params    = greedy(200);
+    params.grammar           = "root ::= ([a-z]{1,300} | [a-y]{1,299}){1,300} \"!\"";
+    const RequestId ambiguous = fixture.submit("hello", params);
+    const RequestId plain     = fixture.submit("hello", greedy(100));
+    CHECK_EQ(fixture.wait(plain).text, FakeModel::expected("hello", 100));
+    const Output & output = fixture.wait(ambiguous);
+    CHECK(output.ends[0].reason == FinishReason::error);
+    CHECK(output.ends[0].error_code == ErrorCode::inference_failed);
+}
+
+TEST(a_grammar_that_cannot_be_read_is_refused_at_once) {
+    Fixture        fixture;
+    SamplingParams params = greedy(10);
+    params.grammar        = "root ::= (";
+    CHECK_THROWS(fixture.submit("hello", params), Error);
+}
+
 TEST(many_texts_at_once_equal_each_alone) {
     Fixture                          fixture(4);
     std::map<RequestId, std::string> prompts;

@@ -256,6 +256,7 @@ public:
         }
     }
     void accept(Token token) override { CHECK(allows(token)); }
+    bool complete() override { return false; }
 };
 
 TEST(a_constraint_is_obeyed) {

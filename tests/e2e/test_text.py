@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -13,6 +13,7 @@ import openai
 import pytest
 import requests
 import sseclient
+from pydantic import BaseModel, Field
 
 from tests.e2e.conftest import KEY, MODEL, Server
 
@@ -91,6 +92,59 @@ def test_temperature_0_is_greedy(client: httpx.Client) -> None:
 
     assert text(0, 1)[:6] == text(0, 2)[:6] == " Paris"
     assert text(2, 1) != text(2, 2)
+
+
+class Address(BaseModel):
+    street: str = Field(max_length=30)
+    city: str = Field(max_length=30)
+
+
+class Person(BaseModel):
+    """Somebody."""
+
+    name: str = Field(max_length=20)
+    age: int = Field(ge=0, le=120)
+    job: Literal["teacher", "doctor", "farmer"]
+    address: Address
+    nickname: str | None = Field(max_length=20)
+
+
+ADA: Any = [
+    {"role": "user", "content": "Ada is a doctor of 36 who lives in Baker Street, London. Describe her as JSON."}
+]
+
+
+def test_the_openai_package_parses_what_it_asks_for(sdk: openai.OpenAI) -> None:
+    completion = sdk.chat.completions.parse(
+        model=MODEL, messages=ADA, response_format=Person, temperature=0, max_tokens=400
+    )
+    person = completion.choices[0].message.parsed
+    assert isinstance(person, Person)
+    assert completion.choices[0].finish_reason == "stop"
+
+
+def test_the_openai_package_streams_what_it_asks_for(sdk: openai.OpenAI) -> None:
+    with sdk.chat.completions.stream(
+        model=MODEL, messages=ADA, response_format=Person, temperature=0, max_tokens=400
+    ) as stream:
+        assert isinstance(stream.get_final_completion().choices[0].message.parsed, Person)
+
+
+def test_a_schema_that_cannot_be_kept_is_refused(sdk: openai.OpenAI) -> None:
+    class Tags(BaseModel):
+        tags: set[str]
+
+    with pytest.raises(openai.BadRequestError) as caught:
+        sdk.chat.completions.parse(model=MODEL, messages=ADA, response_format=Tags)
+    assert caught.value.param == "response_format.json_schema.schema.properties.tags.uniqueItems"
+
+
+@pytest.mark.parametrize("path", ["/inference", "/v1/completions"])
+def test_json_objects(client: httpx.Client, path: str) -> None:
+    body = {**FRANCE, "response_format": {"type": "json_object"}, "max_tokens": 200, "temperature": 0.5, "seed": 1}
+    choice = client.post(path, json=body).json()["choices"][0]
+    assert choice["text"].startswith("{")
+    assert choice["finish_reason"] == "length" or isinstance(json.loads(choice["text"]), dict)
 
 
 def test_concurrent_requests_equal_those_alone(client: httpx.Client) -> None:

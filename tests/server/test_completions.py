@@ -104,7 +104,6 @@ def test_offsets_go_on_through_a_stream(client: httpx.Client) -> None:
         ({"best_of": "1"}, "best_of"),
         ({"logprobs": True}, "logprobs"),
         ({"repetition_penalty": 0}, "repetition_penalty"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
     ],
 )
 def test_what_is_not_supported_is_refused(client: httpx.Client, fields: dict[str, Any], param: str) -> None:

@@ -22,6 +22,7 @@ VALUES: dict[str, Any] = {
     "strings": ["x"],
     "integers": [5],
     "token_biases": {"5": 1.5},
+    "json": {"type": "integer"},
 }
 DIALECTS: dict[str, tuple[Callable[[Body], Request], dict[str, Any]]] = {
     "native": (native.parse, PROMPT),

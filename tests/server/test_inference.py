@@ -101,7 +101,8 @@ def test_bounds_are_inclusive(client: httpx.Client, field: str, value: Any) -> N
         ("model", None),
         ("prompt", ["a"]),
         ("prompt", ""),
-        ("response_format", {"type": "json_object"}),
+        ("json_schema", 1),
+        ("json_schema", "x" * 65537),
         ("tools", [{}]),
     ],
 )

@@ -27,6 +27,7 @@ _TYPES: dict[str, Schema] = {
     "strings": {"type": "array", "items": {"type": "string", "minLength": 1}},
     "integers": {"type": "array", "items": {"type": "integer"}},
     "token_biases": {"type": "object", "additionalProperties": {"type": "number"}},
+    "json": {"type": "object"},
 }
 #: What a row's `max_items` is called for a type.
 _COUNT = {"strings": "maxItems", "integers": "maxItems", "token_biases": "maxProperties"}
@@ -43,8 +44,8 @@ def field_schema(row: _core.FieldRow, default: Any) -> Schema:
         schema[_COUNT[row["type"]]] = row["max_items"]
     if row["type"] == "string":
         schema["maxLength"] = row["max_length"]
-    # `stop` may be one text; every field may be null.
-    schema["type"] = [schema["type"], "null", *(["string"] if row["type"] == "strings" else [])]
+    # `stop` may be one text, JSON may be given as text; every field may be null.
+    schema["type"] = [schema["type"], "null", *(["string"] if row["type"] in ("strings", "json") else [])]
     return schema
 
 
@@ -54,12 +55,12 @@ def _written(default: Any) -> Any:
 
 
 def sampling(defaults: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, Schema]:
-    """All sampling fields, with a dialect's defaults over the table's."""
+    """All sampling fields, with a dialect's defaults over the table's, and what stands for some of them."""
     return {
         row["name"]: field_schema(row, defaults.get(row["name"], _written(row["default"])))
         for row in _core.sampling_fields()
         if row["name"] not in without
-    }
+    } | {"response_format": _response_format()}
 
 
 def _object(required: list[str], **properties: Any) -> Schema:
@@ -88,6 +89,13 @@ def _one_or_many(limit: int) -> Schema:
 
 
 # ---- requests ----
+
+
+def _response_format() -> Schema:
+    given = _object(["schema"], name=_nullable(_STRING), strict=_FLAG, schema={"type": "object"})
+    kinds: list[Schema] = [_object(["type"], type={"enum": ["text", "json_object"]})]
+    kinds.append(_object(["type", "json_schema"], type={"const": "json_schema"}, json_schema=given))
+    return {"anyOf": [*kinds, {"type": "null"}]}
 
 
 def _inference() -> Schema:

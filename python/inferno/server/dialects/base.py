@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
 
@@ -10,6 +11,7 @@ from inferno import _core, errors
 from inferno.errors import InfernoError
 from inferno.request import Event, Result, TokenLogprob, TopLogprob
 from inferno.server.body import Body
+from inferno.server.dialects import response_format
 
 #: Names of all sampling fields, from the engine's table.
 SAMPLING_FIELDS = frozenset(row["name"] for row in _core.sampling_fields())
@@ -50,21 +52,31 @@ def sampling(
     """The checked sampling fields of a body, over a dialect's `defaults`.
 
     `renamed` maps the dialect's names to ours and wins over ours. `instead` has fields of ours that the dialect
-    spells in its own way: they are not read from the body; None is not given. Raises InvalidRequest naming the
-    field as the client wrote it.
+    spells in its own way: they are not read from the body; None is not given. A `response_format` becomes a
+    `json_schema`. Raises InvalidRequest naming the field as the client wrote it.
     """
     instead = instead or {}
     written = {ours: theirs for theirs, ours in (renamed or {}).items() if body.has(theirs)}
     fields = {**defaults, **body.only(SAMPLING_FIELDS - instead.keys())}
     fields |= {ours: body.raw(theirs) for ours, theirs in written.items()}
     fields |= {name: value for name, value in instead.items() if value is not None}
+    if (wanted := response_format.parse(body)) is not None:
+        fields["json_schema"] = wanted.schema
+        written["json_schema"] = wanted.path
     try:
         return _core.validate_sampling(fields)
     except errors.InvalidRequest as error:
-        if error.field not in written:
+        ours, inside = _split(error.field or "")
+        if ours not in written:
             raise
-        theirs = written[error.field]
-        raise errors.InvalidRequest(error.message.replace(error.field, theirs, 1), field=theirs) from None
+        theirs = written[ours]
+        raise errors.InvalidRequest(error.message.replace(ours, theirs, 1), field=theirs + inside) from None
+
+
+def _split(field: str) -> tuple[str, str]:
+    """A sampling field, and the path inside it."""
+    name = re.split(r"[.\[]", field, maxsplit=1)[0]
+    return name, field.removeprefix(name)
 
 
 def refuse_unsupported(body: Body, unsupported: Mapping[str, tuple[Any, ...]]) -> None:

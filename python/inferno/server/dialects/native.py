@@ -10,13 +10,8 @@ from inferno.request import Event, Finish, Request, Result, TextPrompt, TokenLog
 from inferno.server.body import Body
 from inferno.server.dialects.base import Frame, finite, refuse_unsupported, sampling, token_text
 
-#: Fields of other dialects that would shape the text; here `grammar` does that.
-_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "response_format": ({"type": "text"},),
-    "json_schema": (),
-    "tools": (),
-    "suffix": (),
-}
+#: Fields of other dialects that would shape the text.
+_UNSUPPORTED: dict[str, tuple[Any, ...]] = {"tools": (), "suffix": ()}
 
 
 def parse(body: Body) -> Request:

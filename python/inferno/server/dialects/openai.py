@@ -31,7 +31,6 @@ UNLIMITED_TOKENS = 2_000_000
 
 #: Fields of OpenAI and of servers like it that would change the text, and the values of each that do not.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "response_format": ({"type": "text"},),
     "reasoning_effort": ("none",),
     "prediction": (),
     # Extensions of other servers, sent with `extra_body`.
@@ -40,7 +39,6 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "guided_regex": (),
     "guided_choice": (),
     "guided_grammar": (),
-    "json_schema": (),
     "prompt_logprobs": (),
     "bad_words": (),
     "use_beam_search": (),
