@@ -18,6 +18,7 @@ _ENGINE_METRICS = {
     "kv_tokens_total": ("inferno_engine_kv_tokens_capacity", "Tokens the KV cache can hold"),
     "memory_bytes": ("inferno_engine_memory_bytes", "Memory of weights, KV cache and compute buffers"),
     "steps_total": ("inferno_engine_steps", "Batches computed"),
+    "busy_s_total": ("inferno_engine_busy_seconds", "Time spent computing them"),
     "rows_total": ("inferno_engine_rows", "Tokens computed; divided by steps, the mean batch size"),
     "prompt_tokens_total": ("inferno_engine_prompt_tokens", "Prompt tokens, cached ones included"),
     "cached_tokens_total": ("inferno_engine_cached_tokens", "Prompt tokens found in the KV cache"),
