@@ -97,7 +97,9 @@ class FakeEngine:
         return Embeddings(model=request.model, vectors=vectors, usage=Usage(prompt_tokens=3 * len(vectors)))
 
     async def stats(self) -> EngineStats:
-        return EngineStats(running=1, steps_total=10, rows_total=40, kv_tokens_used=7, kv_tokens_total=128)
+        return EngineStats(
+            running=1, kv_tokens_used=7, kv_tokens_total=128, steps_total=10, rows_total=40, busy_ms_total=1500.0
+        )
 
     async def close(self, grace_s: float = 0.0) -> None:
         self.state = "closed"

@@ -241,3 +241,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     preemptions_total: int = 0
     busy_ms_total: float = 0.0
     memory_bytes: int = 0
+
+    @property
+    def busy_s_total(self) -> float:
+        """The same in seconds."""
+        return self.busy_ms_total / 1000

@@ -277,6 +277,30 @@ def test_a_conversation(tmp_path: Path, tiny_model: Path) -> None:
             assert terminal.ended() == 0
 
 
+def test_ctrl_c_ends_an_answer_and_not_the_conversation(tmp_path: Path, smollm2: Path) -> None:
+    environ = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}
+    arguments = ("run", str(smollm2), "--min-tokens", "900", "--max-tokens", "900", "--context-size", "1024")
+    with Terminal(*arguments, env=environ) as terminal:
+        terminal.until("> ")
+        terminal.press("Tell me a story\r")
+        terminal.until(r"Tell me a story\s+\w+")
+        terminal.press("\x03")
+        terminal.until("> ")
+        terminal.press("\x04")
+        assert terminal.ended() == 0
+        assert "Traceback" not in terminal.text
+
+
+def test_ctrl_c_ends_a_text_with_its_exit_code(tmp_path: Path, smollm2: Path) -> None:
+    environ = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}
+    arguments = ("--min-tokens", "900", "--max-tokens", "900", "--context-size", "1024")
+    with Terminal("run", str(smollm2), "-p", "Once upon a time", *arguments, env=environ) as terminal:
+        terminal.until(r"\w+")
+        terminal.press("\x03")
+        assert terminal.ended() == output.EXIT_INTERRUPTED
+        assert "Traceback" not in terminal.text
+
+
 @pytest.mark.parametrize("option", ["--raw", "--json"])
 def test_what_a_conversation_cannot_be(tmp_path: Path, tiny_model: Path, option: str) -> None:
     environ = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}

@@ -82,6 +82,7 @@ def test_engines_tell_of_themselves(client: httpx.Client) -> None:
     client.post(f"/models/{MODEL}/load")
     assert value(client, "inferno_engine_running_sequences", model=MODEL) == 1
     assert value(client, "inferno_engine_rows_total", model=MODEL) == 40
+    assert value(client, "inferno_engine_busy_seconds_total", model=MODEL) == 1.5
     assert value(client, "inferno_engine_kv_tokens_capacity", model=MODEL) == 128
     assert value(client, "inferno_model_loaded", model=MODEL) == 1
     assert value(client, "inferno_worker_restarts_total", model=MODEL) == 2

@@ -12,7 +12,6 @@ import click
 from inferno import _core, errors
 from inferno.cli import options, output
 from inferno.llm import LLM, TextStream
-from inferno.request import Result
 
 _FLAGS = {"integer": int, "number": float}
 
@@ -101,27 +100,18 @@ def _answer(
         choice = result.choices[0]
         usage = {"prompt_tokens": result.usage.prompt_tokens, "completion_tokens": result.usage.completion_tokens}
         output.print_json({"text": result.text, "finish_reason": choice.finish_reason, "usage": usage})
-    elif stream:
-        _print_stream(running)
     else:
-        _print_whole(running)
+        _print(running, stream, [])
 
 
-def _print_stream(running: TextStream) -> Result:
-    try:
-        for piece in running:
+def _print(running: TextStream, stream: bool, pieces: list[str]) -> None:
+    """The text, as it comes or at its end. It is also put into `pieces`, which Ctrl-C leaves as they are."""
+    for piece in running:
+        pieces.append(piece)
+        if stream:
             sys.stdout.write(piece)
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        running.cancel()
-    print()
-    return running.result()
-
-
-def _print_whole(running: TextStream) -> Result:
-    result = running.result()
-    print(result.text)
-    return result
+    print("" if stream else "".join(pieces))
 
 
 def _converse(llm: LLM, system: str | None, sampling: dict[str, Any], stream: bool) -> None:
@@ -141,6 +131,16 @@ def _converse(llm: LLM, system: str | None, sampling: dict[str, Any], stream: bo
             messages = list(head)
         elif text.strip():
             messages.append({"role": "user", "content": text})
-            answer = llm.chat_stream(messages, **sampling)
-            result = _print_stream(answer) if stream else _print_whole(answer)
-            messages.append({"role": "assistant", "content": result.text})
+            told = _answered(llm.chat_stream(messages, **sampling), stream)
+            messages.append({"role": "assistant", "content": told})
+
+
+def _answered(running: TextStream, stream: bool) -> str:
+    """The text, or what there is of it when Ctrl-C ends it."""
+    pieces: list[str] = []
+    try:
+        _print(running, stream, pieces)
+    except KeyboardInterrupt:
+        running.cancel()
+        print()
+    return "".join(pieces)

@@ -22,6 +22,7 @@ _ENGINE_METRICS = {
         "Memory of weights, KV cache and compute buffers, and of stored prefixes at most",
     ),
     "steps_total": ("inferno_engine_steps", "Batches computed"),
+    "busy_s_total": ("inferno_engine_busy_seconds", "Time spent computing them"),
     "rows_total": ("inferno_engine_rows", "Tokens computed; divided by steps, the mean batch size"),
     "prompt_tokens_total": ("inferno_engine_prompt_tokens", "Prompt tokens, cached ones included"),
     "cached_tokens_total": ("inferno_engine_cached_tokens", "Prompt tokens that were not computed again"),
