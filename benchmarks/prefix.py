@@ -1,7 +1,7 @@
-"""A cold burst of requests whose prompts begin alike: time to first token and tokens per second, by ratio.
+"""A cold burst of requests at one instant whose prompts begin alike: time to first token and tokens per second.
 
-Builds of the engine's extension module alternate, each round in a process of its own. Without `--other` the same burst
-is compared with one that has nothing in common.
+Builds of the engine's extension module alternate, each round in a process of its own. Without `--other` the burst is
+compared with one that has nothing in common. `--live` texts are being generated beside it.
 
     python -m benchmarks.prefix --other path/to/another/_core.so
 """
@@ -16,42 +16,56 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+_LIVE_TOKENS = 2000
 
-def use(core: str) -> None:
-    """Make the extension module at `core` the one that `inferno` imports. REQUIRES: none has been imported yet."""
-    import inferno
 
-    spec = importlib.util.spec_from_file_location("inferno._core", core)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["inferno._core"] = inferno._core = module
-    spec.loader.exec_module(module)
+def open_core(arguments: argparse.Namespace) -> Any:
+    """The engine, of the extension module at `--core` or of the installed one."""
+    if arguments.core:
+        spec = importlib.util.spec_from_file_location("inferno._core", arguments.core)
+        assert spec is not None
+        assert spec.loader is not None
+        _core = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(_core)
+    else:
+        from inferno import _core
+    n_sequences = arguments.requests + arguments.live
+    context = max(arguments.shared + arguments.own + arguments.new, _LIVE_TOKENS + 64) + 8
+    return _core.Engine(arguments.child, {"parallel": n_sequences, "context_size": context})
+
+
+def tokens(core: Any, seed: int, n: int) -> list[int]:
+    n_vocab = core.info["n_vocab"]
+    return [(7919 * seed + 31 * i) % (n_vocab // 2) + n_vocab // 4 for i in range(n)]
+
+
+def finished(core: Any, ids: list[int]) -> dict[int, Any]:
+    """Sequence id -> the timings of its end, once all have ended."""
+    ends: dict[int, Any] = {}
+    while not ends.keys() >= set(ids):
+        core.wait(1.0)
+        ends |= {event[1]: event[4] for event in core.drain() if event[0] == 1}
+    return ends
 
 
 def child(arguments: argparse.Namespace) -> None:
-    if arguments.core:
-        use(arguments.core)
-    from inferno import LLM
-
-    context = arguments.shared + arguments.own + arguments.new + 8
-    with LLM(Path(arguments.child), parallel=arguments.requests, context_size=context) as llm:
-        n_vocab = llm.info.n_vocab
-
-        def tokens(seed: int, n: int) -> list[int]:
-            return [(7919 * seed + 31 * i) % (n_vocab // 2) + n_vocab // 4 for i in range(n)]
-
-        llm.generate([tokens(99, 64)], max_tokens=4, ignore_eos=True)  # memory is touched for the first time
-        heads = [tokens(0 if arguments.alike else i + 1, arguments.shared) for i in range(arguments.requests)]
-        prompts = [head + tokens(200 + i, arguments.own) for i, head in enumerate(heads)]
-        start = time.perf_counter()
-        results = llm.generate(prompts, max_tokens=arguments.new, ignore_eos=True)
-        elapsed = time.perf_counter() - start
-    timings = [result.choices[0].timings for result in results]
-    first = statistics.median(t.queue_ms + t.prefill_ms for t in timings)
+    core = open_core(arguments)
+    sampling = {"max_tokens": arguments.new, "ignore_eos": True}
+    finished(core, core.submit([tokens(core, 99, 64)], [sampling]))  # memory is touched for the first time
+    live = [tokens(core, 300 + i, 20) for i in range(arguments.live)]
+    live_ids = core.submit(live, [{"max_tokens": _LIVE_TOKENS, "ignore_eos": True}] * len(live)) if live else []
+    while core.stats()["completion_tokens_total"] < arguments.new + 5 * len(live):
+        core.wait(0.1)
+        core.drain()
+    heads = [tokens(core, 0 if arguments.alike else i + 1, arguments.shared) for i in range(arguments.requests)]
+    prompts = [head + tokens(core, 200 + i, arguments.own) for i, head in enumerate(heads)]
+    start = time.perf_counter()
+    ends = finished(core, core.submit(prompts, [sampling] * len(prompts)))
+    elapsed = time.perf_counter() - start
+    core.cancel(live_ids)
+    first = statistics.median(queue_ms + prefill_ms for queue_ms, prefill_ms, _ in ends.values())
     print(json.dumps({"ttft_p50_ms": first, "tokens_per_s": arguments.requests * arguments.new / elapsed}))
 
 
@@ -60,7 +74,7 @@ def run(arguments: argparse.Namespace, core: str, alike: bool) -> dict[str, floa
 
     model = arguments.model or str(generation_model())
     command = [sys.executable, "-m", "benchmarks.prefix", "--child", model, "--core", core]
-    command += [f"--{name}={getattr(arguments, name)}" for name in ("requests", "shared", "own", "new")]
+    command += [f"--{name}={getattr(arguments, name)}" for name in ("requests", "shared", "own", "new", "live")]
     command += ["--alike"] if alike else []
     result: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return result
@@ -85,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--other", help="another build's extension module; without it, prompts that differ")
     parser.add_argument("--model", help="a GGUF file; the default model when left out")
-    for name, default in {"requests": 16, "shared": 400, "own": 32, "new": 32, "rounds": 3}.items():
+    for name, default in {"requests": 16, "shared": 400, "own": 32, "new": 32, "live": 0, "rounds": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--core", default="", help=argparse.SUPPRESS)

@@ -270,7 +270,8 @@ void Scheduler::add_rows(Step & step, TimePoint now) {
     }
     PromptBudget budget(options_, cost_, generation);
     for (Sequence * sequence : prompts_by_slack(now)) {
-        const int32_t rows = budget.take(sequence->n_uncomputed(), sequence->n_past);
+        // A leader stops where others can go on with it: the step ends sooner, and the next has rows of them all.
+        const int32_t rows = budget.take(n_urgent(sequence), sequence->n_past);
         if (rows > 0) {
             shares.emplace_back(sequence, rows);
         }

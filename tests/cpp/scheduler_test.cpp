@@ -295,10 +295,10 @@ TEST(a_burst_with_a_common_head_computes_it_once) {
     for (int i = 0; i < 16; ++i) {
         bench.add_prompt(with_head(400, 32, 1000 + i));
     }
-    CHECK_EQ(bench.run().batch.rows.size(), size_t{432});
+    CHECK_EQ(bench.run().batch.rows.size(), size_t{400});
     const Step step = bench.run();
     CHECK_EQ(count(step, CacheEdit::Kind::copy), 15);
-    CHECK_EQ(step.batch.rows.size(), size_t{1 + 15 * 32});
+    CHECK_EQ(step.batch.rows.size(), size_t{16 * 32});
     CHECK_EQ(bench.sequences.back()->n_cached, 400);
 }
 
@@ -315,13 +315,22 @@ TEST(followers_start_while_their_leader_goes_on) {
     CHECK_EQ(bench.sequences.front()->n_generated(), 0);
 }
 
+TEST(who_follows_a_long_prompt_does_not_wait_for_more_of_it_than_is_common) {
+    Bench bench({4, 512, 80.0, true, true});
+    bench.add_prompt(with_head(70, 3000, 1));
+    const Sequence & follower = bench.add_prompt(with_head(70, 30, 2));
+    CHECK_EQ(bench.run().batch.rows.size(), size_t{70});
+    CHECK_EQ(bench.run().batch.rows.size(), size_t{512});
+    CHECK_EQ(follower.n_generated(), 1);
+}
+
 TEST(equal_prompts_are_computed_once_but_for_their_last_token) {
     Bench bench({8, 512, 80.0, true, true});
     for (int i = 0; i < 8; ++i) {
         bench.add_prompt(with_head(300, 0, 0));
     }
-    CHECK_EQ(bench.run().batch.rows.size(), size_t{300});
-    CHECK_EQ(bench.run().batch.rows.size(), size_t{1 + 7});
+    CHECK_EQ(bench.run().batch.rows.size(), size_t{299});
+    CHECK_EQ(bench.run().batch.rows.size(), size_t{8});
 }
 
 TEST(a_little_in_common_is_not_worth_waiting_for) {
