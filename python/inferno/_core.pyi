@@ -30,7 +30,7 @@ def inspect_model(path: str) -> dict[str, Any]:
     """The fields of `inferno.request.ModelInfo`, from the file's header. Raises InvalidRequest."""
 
 def estimate_memory(path: str, options: dict[str, Any]) -> dict[str, int]:
-    """`model_bytes`, `context_bytes`, `compute_bytes`, `store_bytes` (at most), `total_bytes` that loading would take."""
+    """`model_bytes`, `context_bytes`, `compute_bytes`, `store_bytes`, `total_bytes` that loading would take at most."""
 
 def set_log_level(level: int) -> None:
     """llama.cpp's own messages go to stderr up to this level: 0 none, 1 errors, 2 warnings, 3 info, 4 debug."""
