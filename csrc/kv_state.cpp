@@ -233,9 +233,10 @@ private:
 
 KvState::KvState(llama_context * context, bool by_rows) : context_(context) {
     std::vector<llama_token> sample(kSample, 0);
-    if (by_rows && llama_decode(context_, llama_batch_get_one(sample.data(), kSample)) == 0 && learn() &&
-        !proves_itself()) {
-        LLAMA_LOG_WARN("%s: rows of the KV cache cannot be moved alone; whole states are\n", __func__);
+    if (!by_rows || llama_decode(context_, llama_batch_get_one(sample.data(), kSample)) != 0 || !learn()) {
+        LLAMA_LOG_INFO("%s: states of the KV cache are moved whole\n", __func__);
+    } else if (!proves_itself()) {
+        LLAMA_LOG_WARN("%s: rows of the KV cache are not what they seemed: states are moved whole\n", __func__);
         caches_.clear();
     }
     llama_memory_clear(llama_get_memory(context_), false);

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 class FieldRow(TypedDict):
-    """One knob: `type` is integer, number, boolean, string, strings, integers, token_biases or json; `min`/`max`
-    bound the value or a list's items; `max_items` a list; `max_length` a text's UTF-8 bytes. 0 means no such bound."""
+    """One knob: `type` is integer, number, boolean, string, strings, integers or token_biases; `min`/`max` bound
+    the value or a list's items; `max_items` a list; `max_length` a string's UTF-8 bytes. 0 means no such bound."""
 
     name: str
     type: str
@@ -22,8 +22,7 @@ def engine_fields() -> list[FieldRow]: ...
 def validate_sampling(fields: dict[str, Any]) -> dict[str, Any]:
     """Check names, types and ranges; None means the default. Returns only the fields given, in canonical types.
 
-    `logit_bias` is a mapping of token id (int or decimal string) to number, `json_schema` a dict or JSON text. Raises
-    InvalidRequest with the field, and for a schema the path in it, as in `json_schema.properties.age.not`.
+    `logit_bias` is a mapping of token id (int or decimal string) to number. Raises InvalidRequest with the field.
     """
 
 def validate_engine_options(fields: dict[str, Any]) -> dict[str, Any]: ...
@@ -31,7 +30,7 @@ def inspect_model(path: str) -> dict[str, Any]:
     """The fields of `inferno.request.ModelInfo`, from the file's header. Raises InvalidRequest."""
 
 def estimate_memory(path: str, options: dict[str, Any]) -> dict[str, int]:
-    """`model_bytes`, `context_bytes`, `compute_bytes`, `store_bytes` (at most) and `total_bytes` of a loaded model."""
+    """`model_bytes`, `context_bytes`, `compute_bytes`, `store_bytes`, `total_bytes` that loading would take at most."""
 
 def set_log_level(level: int) -> None:
     """llama.cpp's own messages go to stderr up to this level: 0 none, 1 errors, 2 warnings, 3 info, 4 debug."""

@@ -21,8 +21,8 @@ public:
         return there;
     }
 
-    explicit Cache(bool by_rows, int32_t parallel = 3)
-        : context_(make_context(model(), params(parallel))), state(context_.get(), by_rows) {}
+    explicit Cache(bool by_rows, int32_t parallel = 3, bool flash_attention = true)
+        : context_(make_context(model(), params(parallel, flash_attention))), state(context_.get(), by_rows) {}
 
     // Computes `n` tokens more in `slot`.
     void fill(Slot slot, int32_t n, Token first) {
@@ -55,12 +55,16 @@ private:
         return loaded.get();
     }
 
-    static llama_context_params params(int32_t parallel) {
+    static llama_context_params params(int32_t parallel, bool flash_attention) {
         EngineOptions options;
         options.context_size = 256;
         options.parallel     = parallel;
         options.threads      = 2;
-        return generation_params(options);
+        llama_context_params result = generation_params(options);
+        if (!flash_attention) {
+            result.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+        }
+        return result;
     }
 
     ContextPointer context_;
@@ -160,6 +164,23 @@ TEST(rows_that_are_not_there_are_not_stashed) {
     cache.fill(0, 60, 100);
     CHECK(!cache.apply({CacheEdit::Kind::stash, 0, 0, -1, {block}}));
     CHECK(!cache.apply({CacheEdit::Kind::fetch, 1, 0, -1, {block}}));
+}
+
+TEST(values_in_columns_are_moved_whole) {
+    if (!Cache::at_hand()) {
+        return;
+    }
+    Cache cache(true, 2, false);
+    CHECK(!cache.state.by_rows());
+    CHECK_EQ(cache.state.token_bytes(), size_t{0});
+    cache.fill(0, 20, 100);
+    const auto whole = cache.content(0);
+    CHECK(cache.apply({CacheEdit::Kind::copy, 1, 12, 0}));
+    CHECK_EQ(cache.length(1), 12);
+    CHECK(cache.apply({CacheEdit::Kind::swap, 0, 0, 1}));
+    CHECK_EQ(cache.length(0), 12);
+    CHECK(cache.apply({CacheEdit::Kind::swap, 0, 0, 1}));
+    CHECK(cache.content(0) == whole);
 }
 
 TEST(one_slot_alone_can_be_moved_by_rows) {
