@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <future>
 
 #include "error.h"
 #include "kv_state.h"
@@ -260,10 +261,7 @@ void refuse(const char * why) {
     throw Error(ErrorCode::invalid_request, why, "model");
 }
 
-}  // namespace
-
-std::unique_ptr<Model> load_model(const std::string & path, const EngineOptions & options,
-                                  const LoadProgress & progress) {
+std::unique_ptr<Model> load_here(const std::string & path, const EngineOptions & options, const LoadProgress & progress) {
     validate(options);
     start_llama();
     ModelInfo           info      = inspect_model(path);
@@ -297,6 +295,16 @@ std::unique_ptr<Model> load_model(const std::string & path, const EngineOptions 
         refuse("Encoder-decoder and diffusion models are not supported.");
     }
     return std::make_unique<LlamaModel>(std::move(model), std::move(info), effective);
+}
+
+}  // namespace
+
+// In a thread of its own. What computes while a model is loaded leaves the thread a team of OpenMP threads, and once there
+// are more of them in a process than processors libgomp stops spinning: every operation of every step then waits for a
+// thread to wake. The teams of a thread end with it.
+std::unique_ptr<Model> load_model(const std::string & path, const EngineOptions & options,
+                                  const LoadProgress & progress) {
+    return std::async(std::launch::async, load_here, path, options, progress).get();
 }
 
 }  // namespace inferno
