@@ -16,7 +16,8 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
 def write(results: Results, directory: Path, stem: str) -> str:
-    """JSON, Markdown and plots; returns the Markdown."""
+    """JSON, Markdown and plots; returns the Markdown. Makes the directory."""
+    directory.mkdir(parents=True, exist_ok=True)
     results.save(directory / f"{stem}.json")
     text = report.full(results)
     (directory / f"{stem}.md").write_text(text + "\n")

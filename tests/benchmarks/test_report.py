@@ -155,7 +155,6 @@ def test_only_what_is_between_the_markers_is_replaced(tmp_path: Path) -> None:
 
 def test_publishing_writes_the_pages_and_the_files_they_show(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
     pages = [tmp_path / "README.md", tmp_path / "docs" / "performance.md"]
     for page in pages:
         page.write_text("<!-- bench:begin -->\n<!-- bench:end -->\n")
