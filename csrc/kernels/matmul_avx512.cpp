@@ -66,7 +66,9 @@ struct Avx512 {
     static int32_t quantize(const float * x, float scale, uint8_t * quants) {
         Int sum = zero_int();
         for (int64_t i = 0; i < n; i += 16) {
-            const Int whole = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), set(scale)));
+            const Int number = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), set(scale)));
+            // What is no number becomes the least integer, which must not get into the sum.
+            const Int whole = _mm512_max_epi32(number, _mm512_set1_epi32(-128));
             _mm_storeu_si128(reinterpret_cast<__m128i *>(quants + i), _mm512_cvtsepi32_epi8(whole));
             sum = _mm512_add_epi32(sum, whole);
         }
