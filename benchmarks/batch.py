@@ -3,7 +3,7 @@ process and through POST /batch of a server, in alternating rounds, with new pro
 from its submission to its status `completed`. `busy` is the share of that time in which the engine computed. On a
 machine that has other work, GOMP_SPINCOUNT=0 for both makes the ratios steadier.
 
-    python -m tests.models python -m benchmarks.batch [PROMPTS]
+    python -m benchmarks.batch [PROMPTS]
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.overhead import CLIENTS as PARALLEL
-from benchmarks.overhead import KEY, serving
+from benchmarks.peers.base import Options
+from benchmarks.peers.inferno_server import InfernoServer
+from benchmarks.peers.server import HOST, MODEL
+from benchmarks.workloads.base import Setting
+from tests.models import generation_model
 
 PROMPTS, TOKENS, ROUNDS = 1000, 32, 4
+PARALLEL, CONTEXT = 16, 512
 SAMPLING = {"max_tokens": TOKENS, "ignore_eos": True, "temperature": 0.7}
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as a server's workers have it; before libgomp is loaded
 
@@ -42,10 +46,10 @@ def measured(texts: list[str], busy_s: Callable[[], float], work: Callable[[], i
     return tokens / elapsed, (busy_s() - busy_before) / elapsed
 
 
-def in_process(model: str) -> Measure:
+def in_process(model: Path) -> Measure:
     from inferno import LLM
 
-    llm = LLM(Path(model), parallel=PARALLEL)
+    llm = LLM(model, parallel=PARALLEL, context_size=CONTEXT)
 
     def measure(texts: list[str]) -> Speed:
         def work() -> int:
@@ -57,7 +61,7 @@ def in_process(model: str) -> Measure:
 
 
 def over_http(url: str) -> Measure:
-    client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
+    client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {InfernoServer.key}"}, timeout=60)
 
     def busy_s() -> float:
         lines = client.get("/metrics").text.splitlines()
@@ -65,7 +69,7 @@ def over_http(url: str) -> Measure:
         return float(line.split()[-1])
 
     def measure(texts: list[str]) -> Speed:
-        body = {"model": "bench", "requests": [{"prompt": text} for text in texts], **SAMPLING}
+        body = {"model": MODEL, "requests": [{"prompt": text} for text in texts], **SAMPLING}
 
         def work() -> int:
             path = f"/batch/{client.post('/batch', json=body).raise_for_status().json()['batch_id']}"
@@ -79,11 +83,11 @@ def over_http(url: str) -> Measure:
 
 
 def main() -> None:
-    model, count = os.environ["INFERNO_TEST_MODEL"], int(sys.argv[1]) if len(sys.argv) > 1 else PROMPTS
-    environment = {"INFERNO_API_KEY": KEY, "INFERNO_LIMITS_ENABLED": "false"}
+    model, count = generation_model(), int(sys.argv[1]) if len(sys.argv) > 1 else PROMPTS
+    options = Options(os.cpu_count() or 1, Path())
     engine, ratios = in_process(model), []
-    with serving(model, environment) as url:
-        batch = over_http(url)
+    with InfernoServer().start(model, Setting(PARALLEL, CONTEXT), options) as server:
+        batch = over_http(f"http://{HOST}:{server.client.port}")
         for measure in (engine, batch):
             measure(prompts(-1, PARALLEL))
         for number in range(ROUNDS):

@@ -244,8 +244,6 @@ bool Engine::idle() const {
 
 bool Engine::take_commands() {
     std::unique_lock<std::mutex> lock(mutex_);
-    stats_.running = static_cast<int32_t>(scheduler_.running().size());
-    stats_.waiting = static_cast<int32_t>(scheduler_.n_waiting() + embeddings_.size());
     step_requests_.clear();
     const auto nothing_new = [this] { return submitted_.empty() && submitted_embeddings_.empty(); };
     while (idle() && nothing_new() && !closing_) {
@@ -366,9 +364,7 @@ void Engine::count_step(const Step & step, double ms) {
     stats_.preemptions_total    = scheduler_.preemptions();
     stats_.fetched_tokens_total = scheduler_.fetched_tokens();
     stats_.stored_bytes         = scheduler_.stored_bytes();
-    stats_.running           = static_cast<int32_t>(scheduler_.running().size());
-    stats_.waiting           = static_cast<int32_t>(scheduler_.n_waiting());
-    stats_.kv_tokens_used    = scheduler_.cached_tokens();
+    stats_.kv_tokens_used       = scheduler_.cached_tokens();
     for (const Sequence * sequence : scheduler_.running()) {
         stats_.kv_tokens_used += sequence->n_past;
     }
@@ -527,19 +523,21 @@ void Engine::finish_all(const std::string & error, Frame & frame) {
 }
 
 void Engine::publish(Frame & frame) {
-    if (frame.empty()) {
-        return;
-    }
     {
+        // Before anybody learns of an end: who has seen one does not find it among the running.
         const std::lock_guard<std::mutex> lock(mutex_);
+        stats_.running = static_cast<int32_t>(scheduler_.running().size());
+        stats_.waiting = static_cast<int32_t>(scheduler_.n_waiting() + embeddings_.size());
         for (const Event & event : frame) {
             if (const auto * end = std::get_if<Finish>(&event)) {
                 accepted_.erase(end->id);
             }
         }
     }
-    events_.push(std::move(frame));
-    frame.clear();
+    if (!frame.empty()) {
+        events_.push(std::move(frame));
+        frame.clear();
+    }
 }
 
 }  // namespace inferno

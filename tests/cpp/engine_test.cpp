@@ -7,6 +7,10 @@
 #include "fake_model.h"
 #include "test.h"
 
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 namespace inferno {
 namespace {
 
@@ -72,6 +76,34 @@ TEST(a_text_is_generated_and_ends_once) {
     CHECK_EQ(output.ends[0].usage.completion_tokens, 20);
     CHECK(fixture.model->valid());
 }
+
+#ifdef __linux__
+// All on one processor: who waits for events runs as soon as there are some, and the engine goes on after that.
+class OneProcessor {
+public:
+    OneProcessor() {
+        sched_getaffinity(0, sizeof(before_), &before_);
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(sched_getcpu(), &one);
+        sched_setaffinity(0, sizeof(one), &one);
+    }
+    ~OneProcessor() { sched_setaffinity(0, sizeof(before_), &before_); }
+
+private:
+    cpu_set_t before_;
+};
+
+TEST(who_has_seen_the_end_of_a_text_does_not_find_it_running) {
+    const OneProcessor pinned;
+    Fixture            fixture;
+    for (int round = 0; round < 500; ++round) {
+        fixture.wait(fixture.submit("hello", greedy(1)));
+        CHECK_EQ(fixture.engine.stats().running, 0);
+        CHECK_EQ(fixture.engine.stats().waiting, 0);
+    }
+}
+#endif
 
 TEST(a_grammar_is_followed_and_its_end_ends_the_text) {
     Fixture        fixture;
