@@ -240,7 +240,13 @@ def test_bench_parts_the_prompt_from_the_generation() -> None:
         return Result(id="", model="", created=0, choices=[choice], usage=Usage())
 
     llm: Any = TwoTexts()
-    assert measure(llm, 2, 100, 11) == {"batch": 2, "prompt_tokens_per_s": 400.0, "generated_tokens_per_s": 40.0}
+    # The last first token comes after 500 ms, when a sixth of the other text is there.
+    assert measure(llm, 2, 100, 11) == {"batch": 2, "prompt_tokens_per_s": 400.0, "generated_tokens_per_s": 36.7}
+
+
+def test_bench_computes_each_batch_at_once(inferno, tiny_model: Path) -> None:  # type: ignore[no-untyped-def]
+    result = inferno("bench", str(tiny_model), "--batch", "1,4", "--parallel", "2")
+    assert (result.returncode, "--parallel" in result.stderr) == (2, True)
 
 
 def test_info_tells_the_memory_of_the_configured_options(inferno, configured: str) -> None:  # type: ignore[no-untyped-def]
@@ -319,7 +325,8 @@ def test_what_a_conversation_cannot_be(tmp_path: Path, tiny_model: Path, option:
         (("--bind", "localhost"), 2, "HOST:PORT"),
         (("--bind", ":8080"), 2, "HOST:PORT"),
         (("--alias", "x"), 2, "ID=FILE"),
-        (("--alias", "x=nothing.gguf"), 1, "--alias x: There is no such file."),
+        (("--alias", "x=nothing.gguf"), 3, "--alias x: there is no file or model nothing.gguf."),
+        (("--alias", "x=tinny"), 3, "--alias x: there is no file or model tinny."),
         (("--model", "tinny"), 3, "Model 'tinny' not found. Did you mean tiny?"),
         (("--model", "smollm2-135m-instruct"), 3, "inferno models pull smollm2-135m-instruct"),
         (("--port", "99999"), 1, "server.port"),
