@@ -15,7 +15,7 @@ import click
 import pytest
 from inferno.cli import output
 from inferno.cli.bench import measure
-from inferno.cli.main import cli
+from inferno.cli.main import cli, main
 from inferno.request import Choice, Result, Timings, Usage
 
 from tests.cli.terminal import Terminal
@@ -169,16 +169,25 @@ def test_who_has_read_enough_is_told_nothing(tmp_path: Path, arguments: tuple[st
 # ---- models ----
 
 
+@pytest.fixture
+def models_dir(tmp_path: Path, tiny_model: Path) -> str:
+    """Has one model, `tiny`."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "tiny.gguf").write_bytes(tiny_model.read_bytes())
+    return str(tmp_path / "models")
+
+
 @pytest.mark.parametrize("arguments", [("models", "info"), ("models", "rm"), ("run", "-p", "x"), ("bench",)])
-def test_a_mistyped_model_is_corrected(inferno, tmp_path: Path, tiny_model: Path, arguments: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
-    where = ("--models-dir", str(tmp_path / "models"))
-    inferno("models", "pull", str(tiny_model), *where)
-    mistyped = inferno(*arguments, "tinny", *where)
-    assert mistyped.returncode == 3
-    assert "Model 'tinny' not found. Did you mean tiny?" in mistyped.stderr
-    known = inferno(*arguments, "smollm2-135m-instruct", *where)
+def test_a_mistyped_model_is_corrected(inferno, models_dir: str, arguments: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    result = inferno(*arguments, "tinny", "--models-dir", models_dir)
+    assert result.returncode == 3
+    assert "Model 'tinny' not found. Did you mean tiny?" in result.stderr
+
+
+def test_a_model_that_is_not_here(inferno, models_dir: str) -> None:  # type: ignore[no-untyped-def]
+    known = inferno("models", "info", "smollm2-135m-instruct", "--models-dir", models_dir)
     assert "To download it: inferno models pull smollm2-135m-instruct" in known.stderr
-    unknown = inferno(*arguments, "something-else", *where)
+    unknown = inferno("models", "info", "something-else", "--models-dir", models_dir)
     assert unknown.stderr.strip() == "error: Model 'something-else' not found."
 
 
@@ -241,7 +250,13 @@ def test_bench_parts_the_prompt_from_the_generation() -> None:
         return Result(id="", model="", created=0, choices=[choice], usage=Usage())
 
     llm: Any = TwoTexts()
-    assert measure(llm, 2, 100, 11) == {"batch": 2, "prompt_tokens_per_s": 400.0, "generated_tokens_per_s": 40.0}
+    # The last first token comes after 500 ms, when a sixth of the other text is there.
+    assert measure(llm, 2, 100, 11) == {"batch": 2, "prompt_tokens_per_s": 400.0, "generated_tokens_per_s": 36.7}
+
+
+def test_bench_computes_each_batch_at_once(inferno, tiny_model: Path) -> None:  # type: ignore[no-untyped-def]
+    result = inferno("bench", str(tiny_model), "--batch", "1,4", "--parallel", "2")
+    assert (result.returncode, "--parallel" in result.stderr) == (2, True)
 
 
 def test_info_tells_the_memory_of_the_configured_options(inferno, configured: str) -> None:  # type: ignore[no-untyped-def]
@@ -320,7 +335,8 @@ def test_what_a_conversation_cannot_be(tmp_path: Path, tiny_model: Path, option:
         (("--bind", "localhost"), 2, "HOST:PORT"),
         (("--bind", ":8080"), 2, "HOST:PORT"),
         (("--alias", "x"), 2, "ID=FILE"),
-        (("--alias", "x=nothing.gguf"), 1, "--alias x: There is no such file."),
+        (("--alias", "x=nothing.gguf"), 3, "--alias x: there is no file or model nothing.gguf."),
+        (("--alias", "x=tinny"), 3, "--alias x: there is no file or model tinny."),
         (("--model", "tinny"), 3, "Model 'tinny' not found. Did you mean tiny?"),
         (("--model", "smollm2-135m-instruct"), 3, "inferno models pull smollm2-135m-instruct"),
         (("--port", "99999"), 1, "server.port"),
@@ -330,14 +346,22 @@ def test_what_a_conversation_cannot_be(tmp_path: Path, tiny_model: Path, option:
         (("--gpu-layers", "-2"), 1, "engine.gpu_layers"),
     ],
 )
-def test_serve_refuses_at_once(  # type: ignore[no-untyped-def]
-    inferno, tmp_path: Path, tiny_model: Path, arguments: tuple[str, ...], code: int, told: str
+def test_serve_refuses_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    models_dir: str,
+    arguments: tuple[str, ...],
+    code: int,
+    told: str,
 ) -> None:
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "tiny.gguf").write_bytes(tiny_model.read_bytes())
-    result = inferno("serve", "--models-dir", str(tmp_path / "models"), *arguments)
-    assert (result.returncode, result.stdout) == (code, "")
-    assert told in result.stderr
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["inferno", "serve", "--models-dir", models_dir, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    stdout, stderr = capsys.readouterr()
+    assert (ended.value.code, stdout) == (code, "")
+    assert told in stderr
 
 
 def test_a_port_that_is_taken(inferno, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

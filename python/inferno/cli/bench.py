@@ -39,6 +39,8 @@ def bench(
     sizes, flags = _sizes(batches), options.engine_flags(given)
     fitting = _fitting(max(sizes), prompt_tokens, new_tokens)
     flags |= {key: value for key, value in fitting.items() if flags[key] is None}
+    if flags["engine.parallel"] < max(sizes):
+        raise click.BadParameter("must be at least the largest of --batch", param_hint="--parallel")
     settings = options.settings_for(config_file, models_dir, **flags)
     _core.set_log_level(1)
     with LLM(options.model_file(model, settings), **options.chosen_engine_options(settings)) as llm:
@@ -69,17 +71,19 @@ def _sizes(text: str) -> list[int]:
 
 
 def measure(llm: LLM, batch: int, prompt_tokens: int, new_tokens: int) -> dict[str, float]:
-    """Tokens per second of prompts and of generation, for `batch` texts at once."""
+    """Tokens per second of prompts and of generation, for `batch` texts at once. Prompts take until the last text's
+    first token; what is generated later is the generation."""
     n_vocab = llm.info.n_vocab
     prompts = [
         [(7919 * (i + 1) + 31 * j) % (n_vocab // 2) + n_vocab // 4 for j in range(prompt_tokens)] for i in range(batch)
     ]
     results = llm.generate(prompts, max_tokens=new_tokens, ignore_eos=True)
     timings = [result.choices[0].timings for result in results]
-    first = max(t.queue_ms + t.prefill_ms for t in timings)
-    end = max(t.queue_ms + t.prefill_ms + t.decode_ms for t in timings)
+    ends = [(t.queue_ms + t.prefill_ms + t.decode_ms, t.decode_ms) for t in timings]
+    first = max(end - decode for end, decode in ends)
+    later = sum(max(0.0, end - first) / decode for end, decode in ends) * (new_tokens - 1)
     return {
         "batch": batch,
         "prompt_tokens_per_s": round(batch * prompt_tokens / first * 1000, 1),
-        "generated_tokens_per_s": round(batch * (new_tokens - 1) / (end - first) * 1000, 1),
+        "generated_tokens_per_s": round(later / (max(ends)[0] - first) * 1000, 1),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -94,10 +95,12 @@ def _check_typed(given: dict[str, Any], registry: Registry) -> None:
     for model in given["preload"]:
         with options.suggestions(model):
             registry.get(model)
-    problems = registry.problems()
-    for name in _aliases(given["aliases"]):
-        if name in problems:
-            raise errors.InvalidRequest(f"--alias {name}: {problems[name]}", field="models.aliases")
+    for name, target in _aliases(given["aliases"]).items():
+        with contextlib.suppress(errors.InvalidRequest):  # of a file that is not sound, loading it tells
+            try:
+                registry.get(name)
+            except errors.ModelNotFound:
+                raise errors.ModelNotFound(f"--alias {name}: there is no file or model {target}.") from None
 
 
 def _aliases(pairs: tuple[str, ...]) -> dict[str, str]:
