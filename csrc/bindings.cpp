@@ -90,10 +90,11 @@ std::string read_string(const std::string & field, py::handle value) {
 
 // The text of a JSON object, which may be given as text or as a dict.
 std::string read_json(const std::string & field, py::handle value) {
-    if (PyUnicode_Check(value.ptr()) != 0) {
+    const bool is_text = PyUnicode_Check(value.ptr()) != 0;
+    if (is_text && PyUnicode_GetLength(value.ptr()) > 0) {
         return read_string(field, value);
     }
-    if (PyDict_Check(value.ptr()) == 0) {
+    if (is_text || PyDict_Check(value.ptr()) == 0) {
         refuse(field, "a JSON object");
     }
     try {

@@ -519,10 +519,11 @@ private:
         for (int n = 1; n <= more; ++n) {
             result = result << 6 | (static_cast<unsigned char>(peek(static_cast<size_t>(n))) & 0x3Fu);
         }
-        if (more < 0 || result > kLargestCodePoint || encoded(result) != text_.substr(i_, 1 + static_cast<size_t>(more))) {
+        const auto length = static_cast<size_t>(1 + std::max(more, 0));
+        if (more < 0 || result > kLargestCodePoint || encoded(result) != text_.substr(i_, length)) {
             unreadable("text that is no UTF-8");
         }
-        i_ += 1 + static_cast<size_t>(more);
+        i_ += length;
         return result;
     }
 
@@ -618,7 +619,8 @@ std::vector<bool> rules_that_hold(const std::vector<Rule> & rules, Holds holds) 
 }
 
 // Rules that `rule` may begin with.
-std::vector<uint32_t> beginnings(const std::vector<Rule> & rules, uint32_t rule, const std::vector<bool> & may_be_empty) {
+std::vector<uint32_t> beginnings(const std::vector<Rule> & rules, uint32_t rule,
+                                 const std::vector<bool> & may_be_empty) {
     std::vector<uint32_t> result;
     for (const Sequence & sequence : rules[rule].alternatives) {
         for (const Element & element : sequence) {

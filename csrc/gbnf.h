@@ -1,7 +1,7 @@
 // GBNF, llama.cpp's notation for grammars, and the rules it stands for.
 //
-// Rules are about bytes: characters beyond ASCII have become the sequences of bytes that UTF-8 writes them with, so that
-// text which is no UTF-8 follows no grammar.
+// Rules are about bytes: characters beyond ASCII have become the sequences of bytes that UTF-8 writes them with. Text
+// that is no UTF-8 follows no grammar.
 #pragma once
 
 #include <bitset>
@@ -41,8 +41,8 @@ struct GrammarRules {
 // Every rule is defined, can come to an end and does not begin with itself. Alternatives that never come to an end are
 // left out. `vocabulary` reads tokens by name, as in <|im_end|>; when it is null, they are checked for their form only,
 // and the rules are of no use.
-// Throws std::invalid_argument, whose text is the end of a sentence about the grammar, for anything else and for what is
-// too large.
+// Throws std::invalid_argument, whose text is the end of a sentence about the grammar, for anything else and for what
+// is too large.
 GrammarRules parse_gbnf(const std::string & text, const Vocabulary * vocabulary);
 
 }  // namespace inferno

@@ -17,8 +17,9 @@ namespace inferno {
 
 namespace {
 
-constexpr size_t kMaxEntries = 256;
-constexpr size_t kMaxBytes   = size_t{128} << 20;
+// Of what is kept. A grammar counts as no less than kLeastBytes, so that there are never too many to look through.
+constexpr size_t kMaxBytes   = size_t{64} << 20;
+constexpr size_t kLeastBytes = size_t{512} << 10;
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
@@ -103,6 +104,10 @@ Grammars::Grammars(const Vocabulary & vocabulary) : vocabulary_(vocabulary) {}
 
 Grammars::~Grammars() = default;
 
+size_t Grammars::Entry::bytes() const {
+    return text.size() + grammar->bytes();
+}
+
 std::unique_ptr<TokenConstraint> Grammars::constraint(const SamplingParams & params, uint64_t tenant) {
     if (asks_for_none(params)) {
         return nullptr;
@@ -145,26 +150,23 @@ std::shared_ptr<CompiledGrammar> Grammars::keep(const std::string & text, uint64
 }
 
 void Grammars::evict_locked() {
-    std::map<uint64_t, size_t> held;  // by tenant
-    size_t                     total = 0;
-    for (const Entry & entry : entries_) {
-        const size_t bytes = entry.grammar->bytes() + entry.text.size();
-        held[entry.tenant] += bytes;
-        total += bytes;
-    }
-    while (entries_.size() > 1 && (entries_.size() > kMaxEntries || total > kMaxBytes)) {
-        const auto most   = std::max_element(held.begin(), held.end(),
-                                             [](const auto & a, const auto & b) { return a.second < b.second; });
-        const auto before = [&](const Entry & a, const Entry & b) {
-            const bool a_first = a.tenant == most->first;
-            const bool b_first = b.tenant == most->first;
-            return a_first != b_first ? a_first : a.last_use < b.last_use;
+    while (entries_.size() > 1) {
+        std::map<uint64_t, size_t> held;  // by tenant
+        size_t                     total = 0;
+        for (const Entry & entry : entries_) {
+            const size_t bytes = std::max(kLeastBytes, entry.bytes());
+            held[entry.tenant] += bytes;
+            total += bytes;
+        }
+        if (total <= kMaxBytes) {
+            return;
+        }
+        const auto less  = [](const auto & a, const auto & b) { return a.second < b.second; };
+        const auto most  = std::max_element(held.begin(), held.end(), less)->first;
+        const auto older = [&](const Entry & a, const Entry & b) {
+            return std::pair(a.tenant != most, a.last_use) < std::pair(b.tenant != most, b.last_use);
         };
-        const auto   oldest = std::min_element(entries_.begin(), entries_.end(), before);
-        const size_t bytes  = std::min(oldest->grammar->bytes() + oldest->text.size(), most->second);
-        held[oldest->tenant] -= bytes;
-        total -= std::min(total, bytes);
-        entries_.erase(oldest);
+        entries_.erase(std::min_element(entries_.begin(), entries_.end(), older));
     }
 }
 
@@ -180,7 +182,7 @@ size_t Grammars::bytes() const {
     const std::lock_guard<std::mutex> lock(mutex_);
     size_t                            result = 0;
     for (const Entry & entry : entries_) {
-        result += entry.grammar->bytes() + entry.text.size();
+        result += entry.bytes();
     }
     return result;
 }

@@ -43,6 +43,8 @@ private:
         uint64_t                         tenant;
         std::shared_ptr<CompiledGrammar> grammar;
         uint64_t                         last_use;
+
+        size_t bytes() const;
     };
 
     std::shared_ptr<CompiledGrammar> find(const std::string & text, uint64_t tenant);

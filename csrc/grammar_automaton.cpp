@@ -150,8 +150,8 @@ GrammarAutomaton::State GrammarAutomaton::next_token(State state, Token token) {
     begin_set();
     for (const Node node : set_of(state)) {
         const auto & innermost = element(links_[node].position);
-        const bool   named     = innermost.value == static_cast<uint32_t>(token);
-        if (node != 0 && ((innermost.kind == Kind::token && named) || (innermost.kind == Kind::other_token && !named))) {
+        const bool   same      = innermost.value == static_cast<uint32_t>(token);
+        if (node != 0 && (innermost.kind == Kind::token ? same : innermost.kind == Kind::other_token && !same)) {
             add(after(node));
         }
     }

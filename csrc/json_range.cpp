@@ -159,7 +159,7 @@ Decimal magnitude(const NumberBound & bound) {
     const size_t      point  = std::min(digits.find('.'), digits.size());
     const std::string rest   = point < digits.size() ? digits.substr(point + 1) : "";
     if (point > kMaxDigits || rest.size() > kMaxDigits) {
-        throw std::invalid_argument("has more than " + std::to_string(kMaxDigits) + " digits before or after the point");
+        throw std::invalid_argument("has more than " + std::to_string(kMaxDigits) + " digits on a side of the point");
     }
     return {std::stoull(digits.substr(0, point)), {rest, bound.exclusive}};
 }

@@ -18,12 +18,12 @@
 #include "gbnf_writer.h"
 #include "json_pattern.h"
 #include "json_range.h"
+#include "json_shape.h"
 
 namespace inferno {
 
 namespace {
 
-using Json  = nlohmann::ordered_json;
 using Names = std::vector<std::string_view>;
 
 constexpr int64_t kMaxRepetitions  = 4096;  // of items and characters: a grammar has a rule for each
@@ -74,6 +74,12 @@ const std::map<std::string_view, std::string_view> kFormats = {
      R"((("25" [0-5] | "2" [0-4] [0-9] | "1" [0-9]{2} | [1-9]? [0-9]) "."){3} )"
      R"(("25" [0-5] | "2" [0-4] [0-9] | "1" [0-9]{2} | [1-9]? [0-9]))"},
     {"hostname", R"([a-z0-9]+ ("-" [a-z0-9]+)* ("." [a-z0-9]+ ("-" [a-z0-9]+)*)*)"},
+    {"ipv6", R"(([0-9a-f]{1,4} ":"){7} [0-9a-f]{1,4})"},
+    {"duration",
+     R"("P" ([0-9]{1,4} "D" | ([0-9]{1,4} "D")? "T" ([0-9]{1,4} "H" ([0-9]{1,2} "M" ([0-9]{1,2} "S")?)? | )"
+     R"([0-9]{1,4} "M" ([0-9]{1,2} "S")? | [0-9]{1,5} "S")))"},
+    {"uri",
+     R"("http" "s"? "://" [a-z0-9]+ ("-" [a-z0-9]+)* ("." [a-z0-9]+ ("-" [a-z0-9]+)*)* ("/" [A-Za-z0-9._~\-]*)*)"},
     {"email",
      R"([A-Za-z0-9_]+ ([.+\-] [A-Za-z0-9_]+)* "@" [a-z0-9]+ ("-" [a-z0-9]+)* ("." [a-z0-9]+ ("-" [a-z0-9]+)*)+)"}};
 
@@ -162,19 +168,6 @@ std::string written(const Json & value) {
     return value.dump(-1, ' ', false, Json::error_handler_t::strict);
 }
 
-std::string type_of(const Json & value) {
-    if (value.is_number()) {
-        const bool whole = value.is_number_integer() || value.get<double>() == std::floor(value.get<double>());
-        return whole ? "integer" : "number";
-    }
-    return value.is_object() ? "object" : value.is_array() ? "array" : value.is_string() ? "string"
-           : value.is_null() ? "null" : "boolean";
-}
-
-bool is_of(const std::string & type, const std::string & wanted) {
-    return type == wanted || (type == "integer" && wanted == "number");
-}
-
 std::string times(const std::string & expression, int64_t least, int64_t most) {
     return expression + "{" + std::to_string(least) + "," + (most == kNoEnd ? "" : std::to_string(most)) + "}";
 }
@@ -206,7 +199,7 @@ const Json * read_bound(const Json & schema, std::string_view key, const std::st
     return value;
 }
 
-// The first integer that a lower bound (`up` is 1), or an upper one (-1), lets through; what 64 bits do not hold is cut.
+// The first integer that a lower bound (`up` is 1) or an upper one (-1) lets through, cut to what 64 bits hold.
 int64_t first_integer(const Json & bound, bool exclusive, int up, const std::string & path) {
     const double number = bound.get<double>();
     const bool   exact  = bound.is_number_integer() && !(bound.is_number_unsigned() && number >= kBeyondInteger &&
@@ -348,9 +341,9 @@ private:
         const Json                     values = key == "const" ? Json::array({given}) : read_list(given, path);
         std::vector<std::string>       expressions;
         for (const Json & value : values) {
-            const std::string type = type_of(value);
+            const std::string type = json_type(value);
             const bool fits = wanted.empty() || std::any_of(wanted.begin(), wanted.end(), [&](const Json & name) {
-                                  return is_of(type, name.get<std::string>());
+                                  return is_of_type(type, name.get<std::string>());
                               });
             if (fits) {
                 expressions.push_back(gbnf_literal(written(value)));
@@ -362,98 +355,14 @@ private:
         return rules_.add(alternatives(expressions));
     }
 
-    // ---- oneOf: never two at once ----
-
-    // What is known about the values of a schema.
-    struct Shape {
-        std::set<std::string>             types;  // empty: any
-        std::optional<std::vector<Json>>  values;
-        std::map<std::string, std::vector<Json>> tags;  // values of properties that are always there
-    };
-
-    Shape shape_of(const Json & schema, size_t depth = 0) const {
-        Shape        result;
-        const Json * reference = schema.is_object() ? find(schema, "$ref") : nullptr;
-        if (reference != nullptr && depth < kMaxDepth) {
-            return shape_of(root_.at(Json::json_pointer(pointer_of(*reference, "json_schema.$ref"))), depth + 1);
-        }
-        if (!schema.is_object() || reference != nullptr) {
-            return result;
-        }
-        if (const auto values = listed_values(schema)) {
-            result.values = values;
-            std::transform(values->begin(), values->end(), std::inserter(result.types, result.types.end()), type_of);
-            return result;
-        }
-        for (const Json & type : types_of(schema, "json_schema.type")) {
-            result.types.insert(type.get<std::string>());
-        }
-        if (result.types.empty() || result.types == std::set<std::string>{"object"}) {
-            result.tags = tags_of(schema);
-        }
-        return result;
-    }
-
-    static std::optional<std::vector<Json>> listed_values(const Json & schema) {
-        if (const Json * value = find(schema, "const")) {
-            return std::vector<Json>{*value};
-        }
-        const Json * values = find(schema, "enum");
-        return values != nullptr && values->is_array()
-                   ? std::optional<std::vector<Json>>(std::vector<Json>(values->begin(), values->end()))
-                   : std::nullopt;
-    }
-
-    static std::map<std::string, std::vector<Json>> tags_of(const Json & schema) {
-        std::map<std::string, std::vector<Json>> result;
-        const Json *                             properties = find(schema, "properties");
-        const Json *                             required   = find(schema, "required");
-        if (properties == nullptr || !properties->is_object() || required == nullptr || !required->is_array()) {
-            return result;
-        }
-        for (const auto & [name, property] : properties->items()) {
-            const auto values = property.is_object() ? listed_values(property) : std::nullopt;
-            if (values && std::find(required->begin(), required->end(), name) != required->end()) {
-                result.emplace(name, *values);
-            }
-        }
-        return result;
-    }
-
-    static bool apart(const std::vector<Json> & a, const std::vector<Json> & b) {
-        return std::none_of(a.begin(), a.end(),
-                            [&](const Json & value) { return std::find(b.begin(), b.end(), value) != b.end(); });
-    }
-
-    static bool apart(const Shape & a, const Shape & b) {
-        const auto meets = [&](const std::string & type) {
-            return std::any_of(b.types.begin(), b.types.end(), [&](const std::string & other) {
-                return is_of(type, other) || is_of(other, type);
-            });
-        };
-        if (!a.types.empty() && !b.types.empty() && std::none_of(a.types.begin(), a.types.end(), meets)) {
-            return true;
-        }
-        if (a.values && b.values) {
-            return apart(*a.values, *b.values);
-        }
-        return std::any_of(a.tags.begin(), a.tags.end(), [&](const auto & tag) {
-            const auto other = b.tags.find(tag.first);
-            return other != b.tags.end() && apart(tag.second, other->second);
-        });
-    }
-
+    // oneOf: a value that fits two of them would not do.
     void check_exclusive(const Json & list, const std::string & path) const {
         if (list.size() > kMaxOneOf) {
             refuse(path, "must have at most " + std::to_string(kMaxOneOf) + " schemas");
         }
-        std::vector<Shape> shapes;
-        for (const Json & schema : list) {
-            shapes.push_back(shape_of(schema));
-        }
-        for (size_t i = 0; i < shapes.size(); ++i) {
+        for (size_t i = 0; i < list.size(); ++i) {
             for (size_t j = 0; j < i; ++j) {
-                if (!apart(shapes[i], shapes[j])) {
+                if (may_overlap(list[i], list[j], root_)) {
                     refuse(path, "has schemas that may fit the same value; with anyOf that is no matter");
                 }
             }

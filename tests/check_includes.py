@@ -16,7 +16,7 @@ LAYERS = (
     {"scheduler", "chat", "grammar"},
     {"compiled_grammar"},
     {"grammar_automaton", "token_trie", "json_schema"},
-    {"gbnf", "json_pattern", "json_range"},
+    {"gbnf", "json_pattern", "json_range", "json_shape"},
     {"gbnf_writer"},
     {"prefix_cache", "waiting_queue", "step_cost", "model", "model_info", "memory_estimate"},
     {"llama_loading", "vocabulary", "kv_state", "prefix_index", "prefix_store"},

@@ -128,7 +128,8 @@ TEST(large_grammars_take_little_time) {
 }
 
 TEST(damaged_grammars_do_no_harm) {
-    const std::string seed = "root ::= \"a\\x41\" ([^b-\xC3\xA9]{1,3} | <[5]> !<tok>)* sub? # c\nsub ::= . root | \"\\u20AC\"+\n";
+    const std::string seed = "root ::= \"a\\x41\" ([^b-\xC3\xA9]{1,3} | <[5]> !<tok>)* sub? # c\n"
+                             "sub ::= . root | \"\\u20AC\"+\n";
     std::mt19937      random(7);
     const std::string letters = "\"[](){}*+?|.<>!:=#\\-\n ax09,\xC3";
     for (int i = 0; i < 20000; ++i) {

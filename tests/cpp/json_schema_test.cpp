@@ -34,7 +34,9 @@ void check(const Case & c) {
 
 TEST(values_of_each_type) {
     const std::vector<Case> cases = {
-        {R"({"type": "string"})", {R"("")", R"("a é € 😀 \" \\ \n \u00e9")"}, {"a", "\"\n\"", R"("\ud800")", R"("\x")"}},
+        {R"({"type": "string"})",
+         {R"("")", R"("a é € 😀 \" \\ \n \u00e9")"},
+         {"a", "\"\n\"", R"("\ud800")", R"("\x")"}},
         {R"({"type": "integer"})", {"0", "-7", "123456789012345"}, {"01", "1.0", "1e3", "", "1234567890123456"}},
         {R"({"type": "number"})", {"0", "-1.25", "3e8", "2.5E-7"}, {"01", ".5", "1.", "NaN"}},
         {R"({"type": "boolean"})", {"true", "false"}, {"True", "1"}},
@@ -61,12 +63,21 @@ TEST(strings) {
          {R"("a")", R"("abcd")"}},
         {R"({"type": "string", "maxLength": 0})", {R"("")"}, {R"("a")"}},
         {R"({"minLength": 1})", {R"("a")"}, {R"("")", "1"}},
-        {R"({"type": "string", "format": "date"})", {R"("2024-01-31")", R"("1999-02-28")"}, {R"("2024-02-30")", R"("24-1-1")"}},
-        {R"({"format": "date-time"})", {R"("2024-04-30T23:59:59.5Z")", R"("2024-04-30T00:00:00+02:00")"}, {R"("2024-04-30")"}},
+        {R"({"type": "string", "format": "date"})",
+         {R"("2024-01-31")", R"("1999-02-28")"},
+         {R"("2024-02-30")", R"("24-1-1")"}},
+        {R"({"format": "date-time"})",
+         {R"("2024-04-30T23:59:59.5Z")", R"("2024-04-30T00:00:00+02:00")"},
+         {R"("2024-04-30")"}},
         {R"({"format": "time"})", {R"("08:30:00Z")"}, {R"("8:30")", R"("24:00:00Z")"}},
         {R"({"format": "uuid"})", {R"("123e4567-e89b-12d3-a456-426614174000")"}, {R"("123e4567")"}},
         {R"({"format": "ipv4"})", {R"("192.168.0.1")", R"("255.255.255.255")"}, {R"("256.1.1.1")", R"("01.1.1.1")"}},
         {R"({"format": "email"})", {R"("ada.l@example.com")"}, {R"("ada")", R"("a@b")"}},
+        {R"({"format": "ipv6"})", {R"("2001:db8:0:0:0:0:0:1")"}, {R"("::1")"}},
+        {R"({"format": "duration"})", {R"("P3D")", R"("PT1H30M")", R"("P1DT5S")"}, {R"("P")", R"("PT")", R"("3D")"}},
+        {R"({"format": "uri"})",
+         {R"("https://example.org/a/b.html")", R"("http://a")"},
+         {R"("example.org")", R"("http://")"}},
         {R"({"format": "hostname"})", {R"("my-host.example.org")"}, {R"("-x")", R"("a..b")"}},
     };
     for (const Case & c : cases) {
@@ -80,7 +91,9 @@ TEST(patterns) {
         {R"({"pattern": "b+"})", {R"("b")", R"("abbc")", R"("\nb\"")"}, {R"("ac")"}},
         {R"({"pattern": "^a|b$"})", {R"("ax")", R"("xb")"}, {R"("xa")", R"("bx")"}},
         {R"({"pattern": "^(?:red|gr(e|a)y)?$"})", {R"("red")", R"("gray")", R"("")"}, {R"("green")"}},
-        {R"({"pattern": "^[^a\"\\\\]$"})", {R"("b")", R"("€")"}, {R"("a")", R"("\"")", R"("\\")", R"("")", R"("""")"}},
+        {R"({"pattern": "^[^a\"\\\\]$"})",
+         {R"("b")", R"("€")"},
+         {R"("a")", R"("\"")", R"("\\")", R"("")", R"("""")"}},
         {R"({"pattern": "^\"[\\n\\]x-]\\.$"})", {R"("\"\n.")", R"("\"].")", R"("\"-.")"}, {R"("\"n.")", R"(""x.")"}},
         {R"({"pattern": "^.$"})", {R"("x")", R"("\"")", R"("😀")"}, {R"("\n")", R"("")", R"("""")"}},
         {R"({"pattern": "^\\w\\s\\S\\D\\W$"})", {R"("a b!-")", R"("_\tx.?")"}, {R"("- b!-")", R"("a b1-")"}},
@@ -198,7 +211,7 @@ TEST(what_cannot_be_kept_is_refused_by_name) {
         {R"({"prefixItems": [true], "minItems": 2, "items": false})", ".minItems"},
         {R"({"pattern": "a", "maxLength": 5})", ".pattern"},
         {R"({"format": "date", "maxLength": 5})", ".format"},
-        {R"({"format": "uri"})", ".format"},
+        {R"({"format": "iri"})", ".format"},
         {R"({"pattern": 1})", ".pattern"},
         {R"({"type": "integer", "minimum": 2, "maximum": 1})", "json_schema"},
         {R"({"type": "integer", "minimum": "2"})", ".minimum"},
@@ -213,6 +226,8 @@ TEST(what_cannot_be_kept_is_refused_by_name) {
         {R"({"oneOf": [{"type": "integer"}, {"type": "number"}]})", ".oneOf"},
         {R"({"oneOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]})", ".oneOf"},
         {R"({"oneOf": [{"enum": [1, 2]}, {"const": 2.0}]})", ".oneOf"},
+        {R"({"oneOf": [{"const": {"a": 1, "b": 2}}, {"const": {"b": 2, "a": 1}}]})", ".oneOf"},
+        {R"({"oneOf": [{"$ref": "#/$defs/a"}, {"type": "string"}], "$defs": {"a": {"$ref": "#/$defs/a"}}})", ".oneOf"},
         {R"({"enum": []})", ".enum"},
         {R"({"enum": [1], "minimum": 0})", ".minimum"},
         {R"({"type": "string", "const": 1})", ".const"},
@@ -237,7 +252,8 @@ TEST(what_cannot_be_kept_is_refused_by_name) {
 TEST(what_is_no_pattern_or_has_no_grammar_is_refused) {
     for (const char * pattern :
          {"(", ")", "a)", "[", "[z-a]", "a{2,1}", "a{", "a{,5}", "*", "a**", "a++", "\\\\", "(?=a)", "(?!a)", "(?<=a)",
-          "(?i)a", "\\\\1", "\\\\b", "\\\\p{L}", "a^b", "(^a)", "(a$)", "[]", "a{99999}", "\\\\u12", "[\\\\d-z]", "[\\\\u0000]+x\\\\ud800"}) {
+          "(?i)a", "\\\\1", "\\\\b", "\\\\p{L}", "a^b", "(^a)", "(a$)", "[]", "a{99999}", "\\\\u12", "[\\\\d-z]",
+          "[\\\\u0000]+x\\\\ud800"}) {
         CHECK_EQ(field_of(std::string(R"({"pattern": ")") + pattern + R"("})"), std::string("json_schema.pattern"));
     }
     const std::string deep = std::string(100, '(') + "a" + std::string(100, ')');
@@ -286,7 +302,8 @@ TEST(numbers_are_those_between_the_bounds) {
                                              "0.249", "0.5",  "0.75", "0.999", "1",    "1.0",   "1.00",  "1.01",
                                              "1.5",   "-1",   "-1.5", "2",     "2.75", "2.750", "2.76",  "3",
                                              "9.99",  "10",   "99.5", "100",   "-10",  "-9.99", "-100.5", "12.25"};
-    const std::vector<std::string> bounds = {"-100.5", "-1.5", "-1", "-0.25", "0", "0.25", "0.5", "1", "2.75", "10", "99.5"};
+    const std::vector<std::string> bounds = {"-100.5", "-1.5", "-1",   "-0.25", "0",   "0.25",
+                                             "0.5",    "1",    "2.75", "10",    "99.5"};
     for (size_t i = 0; i < bounds.size(); ++i) {
         for (size_t j = i; j < bounds.size(); ++j) {
             for (int open = 0; open < 4; ++open) {
@@ -367,7 +384,8 @@ TEST(damaged_schemas_do_no_harm) {
     const std::string seed =
         R"({"type":"object","properties":{"a":{"type":"integer","minimum":-3,"maximum":12.5},"b":{"$ref":"#/$defs/x"},)"
         R"("c":{"pattern":"^a[b-d]{2,3}|(e)+$"},"d":{"oneOf":[{"const":1},{"enum":["q"]}]}},"required":["a"],)"
-        R"("additionalProperties":{"items":{"format":"date"}},"$defs":{"x":{"anyOf":[{"minLength":2},{"type":"null"}]}}})";
+        R"("additionalProperties":{"items":{"format":"date"}},)"
+        R"("$defs":{"x":{"anyOf":[{"minLength":2},{"type":"null"}]}}})";
     std::mt19937      random(11);
     const std::string letters = "\"[]{}:,0-9.ae$#/\\^|()+*?tf";
     for (int i = 0; i < 5000; ++i) {

@@ -11,6 +11,7 @@ import pytest
 from inferno import errors
 from inferno.server.body import Body
 from inferno.server.dialects import batch, native, openai_chat, openai_completions, websocket
+from jsonschema import Draft202012Validator
 
 from tests.fakes import FakeEngine
 from tests.server.conftest import CHAT, MODEL, PROMPT
@@ -76,6 +77,7 @@ def test_a_schema_reaches_the_engine(door: str, fields: dict[str, Any], schema: 
         ({"json_schema": BAD}, "json_schema.properties.tags.uniqueItems"),
         ({"json_schema": []}, "json_schema"),
         ({"json_schema": "{"}, "json_schema"),
+        ({"json_schema": ""}, "json_schema"),
         ({"json_schema": {"a": "x" * 65536}}, "json_schema"),
         ({"json_schema": SCHEMA, "grammar": 'root ::= "a"'}, "json_schema"),
         ({"response_format": {"type": "json_object"}, "grammar": 'root ::= "a"'}, "response_format"),
@@ -113,6 +115,16 @@ def test_over_http(client: httpx.Client, engine: FakeEngine, path: str, base: di
     refused = client.post(path, json={**base, "response_format": asking_for(BAD)})
     assert refused.status_code == 400
     assert refused.json()["error"]["details"]["field"].startswith("response_format.json_schema.schema.properties")
+
+
+def test_the_openapi_document_knows_it(client: httpx.Client) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    for name in ("Inference", "ChatCompletion", "Completion", "Batch"):
+        fields = Draft202012Validator({"properties": schemas[name]["properties"]})
+        for good in (None, {"type": "text"}, {"type": "json_object"}, asking_for(SCHEMA)):
+            assert fields.is_valid({"response_format": good, "json_schema": SCHEMA})
+        for bad in ({"type": "xml"}, {"type": "json_schema"}, "json_object"):
+            assert not fields.is_valid({"response_format": bad})
 
 
 def test_a_schema_deeper_than_a_body_may_be(client: httpx.Client) -> None:
