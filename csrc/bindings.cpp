@@ -351,6 +351,8 @@ py::dict to_dict(const EngineStats & stats) {
     result["cached_tokens_total"]     = stats.cached_tokens_total;
     result["fetched_tokens_total"]    = stats.fetched_tokens_total;
     result["completion_tokens_total"] = stats.completion_tokens_total;
+    result["drafted_tokens_total"]    = stats.drafted_tokens_total;
+    result["accepted_tokens_total"]   = stats.accepted_tokens_total;
     result["preemptions_total"]       = stats.preemptions_total;
     result["busy_ms_total"]           = stats.busy_ms_total;
     return result;

@@ -28,7 +28,9 @@ SchedulerOptions scheduler_options(const Model & model, const EngineOptions & op
             options.prefix_cache,
             model.can_trim(),
             static_cast<size_t>(options.prefix_store_mb) << 20,
-            model.token_bytes()};
+            model.token_bytes(),
+            model.max_outputs(),
+            options.draft_tokens};
 }
 
 Timings timings_of(const Sequence & sequence, TimePoint now) {
@@ -363,13 +365,11 @@ void Engine::count_step(const Step & step, double ms) {
     stats_.busy_ms_total += ms;
     stats_.preemptions_total    = scheduler_.preemptions();
     stats_.fetched_tokens_total = scheduler_.fetched_tokens();
+    stats_.drafted_tokens_total = scheduler_.drafted_tokens();
     stats_.stored_bytes         = scheduler_.stored_bytes();
     stats_.kv_tokens_used       = scheduler_.cached_tokens();
     for (const Sequence * sequence : scheduler_.running()) {
         stats_.kv_tokens_used += sequence->n_past;
-    }
-    for (const Step::Part & part : step.parts) {
-        stats_.completion_tokens_total += part.samples ? 1 : 0;
     }
 }
 
@@ -378,23 +378,34 @@ void Engine::sample(const Step & step, Frame & frame) {
         if (!part.samples) {
             continue;
         }
-        Sequence & sequence = *part.sequence;
         try {
-            take_token(sequence, sequence.sampler->sample(worker_->logits(part.last_row)), frame);
+            sample(part, frame);
         } catch (const Error & error) {
-            finish(sequence, FinishReason::error, frame, error.what());
+            finish(*part.sequence, FinishReason::error, frame, error.what());
         }
     }
 }
 
-void Engine::count_first_token(Sequence & sequence) {
-    if (sequence.first_token) {
-        return;
+// The token after the last one, and, as long as the draft says what is sampled, those after it.
+void Engine::sample(const Step::Part & part, Frame & frame) {
+    Sequence &   sequence = *part.sequence;
+    const size_t first    = part.last_row - static_cast<size_t>(part.n_drafted);
+    for (size_t i = 0; take_token(sequence, sequence.sampler->sample(worker_->logits(first + i)), frame); ++i) {
+        if (i == sequence.draft.size() || sequence.tokens.back() != sequence.draft[i]) {
+            return scheduler_.settle(&sequence);
+        }
+        scheduler_.accept(&sequence);
     }
-    sequence.first_token = Clock::now();
+}
+
+void Engine::count_token(Sequence & sequence) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    stats_.prompt_tokens_total += static_cast<uint64_t>(sequence.n_prompt);
-    stats_.cached_tokens_total += static_cast<uint64_t>(sequence.n_cached);
+    stats_.completion_tokens_total += 1;
+    if (!sequence.first_token) {
+        sequence.first_token = Clock::now();
+        stats_.prompt_tokens_total += static_cast<uint64_t>(sequence.n_prompt);
+        stats_.cached_tokens_total += static_cast<uint64_t>(sequence.n_cached);
+    }
 }
 
 bool Engine::ends_text(const Sequence & sequence, Token token) const {
@@ -403,12 +414,13 @@ bool Engine::ends_text(const Sequence & sequence, Token token) const {
            std::find(stops.begin(), stops.end(), token) != stops.end();
 }
 
-void Engine::take_token(Sequence & sequence, const Sampled & sampled, Frame & frame) {
-    count_first_token(sequence);
+bool Engine::take_token(Sequence & sequence, const Sampled & sampled, Frame & frame) {
+    count_token(sequence);
     sequence.tokens.push_back(sampled.token);
     sequence.unreported_tokens += 1;
     if (ends_text(sequence, sampled.token)) {
-        return finish(sequence, FinishReason::stop, frame);
+        finish(sequence, FinishReason::stop, frame);
+        return false;
     }
     const std::string_view piece = vocabulary_.piece(sampled.token);
     sequence.pushed_bytes += piece.size();
@@ -417,11 +429,14 @@ void Engine::take_token(Sequence & sequence, const Sampled & sampled, Frame & fr
     }
     emit_text(sequence, sequence.text.push(piece), frame);
     if (sequence.text.stopped() || sequence.sampler->complete()) {
-        return finish(sequence, FinishReason::stop, frame);
+        finish(sequence, FinishReason::stop, frame);
+        return false;
     }
     if (sequence.n_generated() >= sequence.params.max_tokens) {
-        return finish(sequence, FinishReason::length, frame);
+        finish(sequence, FinishReason::length, frame);
+        return false;
     }
+    return true;
 }
 
 void Engine::emit_text(Sequence & sequence, std::string text, Frame & frame) {
@@ -528,6 +543,7 @@ void Engine::publish(Frame & frame) {
         const std::lock_guard<std::mutex> lock(mutex_);
         stats_.running = static_cast<int32_t>(scheduler_.running().size());
         stats_.waiting = static_cast<int32_t>(scheduler_.n_waiting() + embeddings_.size());
+        stats_.accepted_tokens_total = scheduler_.accepted_tokens();
         for (const Event & event : frame) {
             if (const auto * end = std::get_if<Finish>(&event)) {
                 accepted_.erase(end->id);

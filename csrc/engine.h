@@ -53,6 +53,8 @@ struct EngineStats {
     uint64_t cached_tokens_total     = 0;
     uint64_t fetched_tokens_total    = 0;  // of those, came from outside the KV cache
     uint64_t completion_tokens_total = 0;
+    uint64_t drafted_tokens_total    = 0;  // computed before it was known whether they follow
+    uint64_t accepted_tokens_total   = 0;  // of those, did
     uint64_t preemptions_total       = 0;
     double   busy_ms_total           = 0;
 };
@@ -123,8 +125,10 @@ private:
     void step(Frame & frame);
     void recover(const Step & step, Frame & frame);
     void sample(const Step & step, Frame & frame);
-    void count_first_token(Sequence & sequence);
-    void take_token(Sequence & sequence, const Sampled & sampled, Frame & frame);
+    void sample(const Step::Part & part, Frame & frame);
+    void count_token(Sequence & sequence);
+    // False when that has ended the text, and the sequence.
+    bool take_token(Sequence & sequence, const Sampled & sampled, Frame & frame);
     bool ends_text(const Sequence & sequence, Token token) const;
     void emit_text(Sequence & sequence, std::string text, Frame & frame);
     void finish(Sequence & sequence, FinishReason reason, Frame & frame, const std::string & error = "");

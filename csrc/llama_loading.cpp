@@ -119,7 +119,8 @@ llama_context_params generation_params(const EngineOptions & options) {
     params.n_seq_max            = static_cast<uint32_t>(options.parallel);
     params.n_batch              = static_cast<uint32_t>(options.batch_size);
     params.n_ubatch             = static_cast<uint32_t>(std::min(options.batch_size, kMaxPass));
-    params.n_outputs_max        = params.n_seq_max;  // at most one row of logits a slot
+    // One row of logits a slot, or with drafts two slots' worth of them, though never more than there are rows.
+    params.n_outputs_max = std::max(params.n_seq_max, std::min(params.n_batch, 2 * static_cast<uint32_t>(1 + options.draft_tokens)));
     params.n_threads            = options.threads;
     params.n_threads_batch      = options.threads;
     // Measured with batched decoding of a 135M model on two cores: one KV stream a sequence is 1.2 times as fast as

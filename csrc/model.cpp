@@ -54,6 +54,8 @@ public:
         return generation_ ? static_cast<int32_t>(llama_n_batch(generation_.get())) : options_.batch_size;
     }
 
+    int32_t max_outputs() const override { return static_cast<int32_t>(generation_params(options_).n_outputs_max); }
+
     // Whole states leave out what has slid out of a window, and would need again when they are cut.
     bool can_trim() const override {
         return !llama_model_is_recurrent(model_.get()) && !llama_model_is_hybrid(model_.get()) &&

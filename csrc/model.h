@@ -89,6 +89,7 @@ public:
     virtual int32_t context_size() const = 0;  // tokens one sequence may hold
     virtual int32_t parallel() const = 0;      // slots
     virtual int32_t batch_size() const = 0;    // rows one decode() takes
+    virtual int32_t max_outputs() const = 0;   // of those, may want logits
 
     // True when a tail of a slot can be forgotten (not so for recurrent models, which only forget whole slots).
     virtual bool can_trim() const = 0;
@@ -97,7 +98,7 @@ public:
     virtual size_t token_bytes() const = 0;
 
     // Applies the edits, then computes the rows (there may be none). A batch of edits alone leaves logits() undefined.
-    // REQUIRES: info().can_generate; at most batch_size() rows; a slot's rows follow the positions it holds.
+    // REQUIRES: info().can_generate; at most batch_size() rows, max_outputs() with logits; a slot's rows follow the positions it holds.
     virtual DecodeStatus decode(const Batch & batch) = 0;
     // n_vocab logits of batch.rows[row]; valid until the next decode(). REQUIRES: the row wanted logits.
     virtual const float * logits(size_t row) = 0;

@@ -60,6 +60,7 @@ struct EngineOptions {
     int32_t step_budget_ms  = 80;
     bool    prefix_cache    = true;
     int32_t prefix_store_mb = 256;
+    int32_t draft_tokens    = 8;
     bool    cpu_kernels     = true;
 };
 
@@ -84,6 +85,8 @@ template <class Owner, class T>
 Field(const char *, T Owner::*, double, double, const char *, bool, size_t) -> Field<Owner, T>;
 template <class Owner, class T>
 Field(const char *, T Owner::*, double, double, const char *, bool, size_t, size_t) -> Field<Owner, T>;
+
+inline constexpr int32_t kMaxDraft = 32;  // tokens guessed at once
 
 inline constexpr double kMaxToken    = std::numeric_limits<Token>::max();
 inline constexpr double kMaxSafeJson = 9007199254740991.0;  // 2^53 - 1, exact in a JSON number
@@ -139,6 +142,9 @@ inline constexpr auto kEngineFields = std::make_tuple(
           "Keep texts in the KV cache so that a prompt that begins like one computes only the rest."},
     Field{"prefix_store_mb", &EngineOptions::prefix_store_mb, 0, 1048576,
           "Megabytes of host memory for beginnings of texts that have lost their place in the KV cache; 0 keeps none."},
+    Field{"draft_tokens", &EngineOptions::draft_tokens, 0, kMaxDraft,
+          "Most tokens guessed from what a text has said before and computed with its next one, where that is the "
+          "faster way; 0 guesses none. What is generated stays the same."},
     Field{"cpu_kernels", &EngineOptions::cpu_kernels, 0, 1,
           "Compute with Inferno's own CPU kernels where the processor has them, not llama.cpp's. In a process with "
           "several models the one loaded last decides for attention."});

@@ -24,6 +24,10 @@ bool gives_way(const Sequence * a, const Sequence * b) {
     return a->priority != b->priority ? a->priority < b->priority : a->id > b->id;
 }
 
+bool by_slot(const Sequence * a, const Sequence * b) {
+    return a->slot < b->slot;
+}
+
 // The prompt rows of one step: as many as there is room for, beside generation no more than there is time for.
 class PromptBudget {
 public:
@@ -67,6 +71,7 @@ void Scheduler::remove(Sequence * sequence) {
     if (sequence->leader != nullptr) {
         unfollow(sequence);
     } else if (sequence->slot >= 0) {
+        settle(sequence);
         cache_.release(sequence->slot);
         leave_slot(sequence);
         short_of_room_ = false;
@@ -79,6 +84,7 @@ void Scheduler::remove(Sequence * sequence) {
 void Scheduler::leave_slot(Sequence * sequence) {
     running_.erase(std::find(running_.begin(), running_.end(), sequence));
     sequence->slot = -1;
+    sequence->draft.clear();
     free_followers(sequence, std::numeric_limits<Position>::max());
 }
 
@@ -97,7 +103,6 @@ void Scheduler::close_gap(Step & step) {
     if (running_.size() < 2) {
         return;
     }
-    const auto by_slot = [](const Sequence * a, const Sequence * b) { return a->slot < b->slot; };
     const auto [bottom, top] = std::minmax_element(running_.begin(), running_.end(), by_slot);
     if ((*top)->slot - (*bottom)->slot + 1 == static_cast<Slot>(running_.size())) {
         return;
@@ -260,13 +265,18 @@ std::vector<Sequence *> Scheduler::prompts_by_slack(TimePoint now) const {
 }
 
 void Scheduler::add_rows(Step & step, TimePoint now) {
+    std::vector<Sequence *> generating;
+    for (Sequence * sequence : running_) {
+        sequence->draft.clear();  // left by a step that found no room
+    }
+    std::copy_if(running_.begin(), running_.end(), std::back_inserter(generating),
+                 [](const Sequence * sequence) { return sequence->decoding(); });
+    draft(generating);
     std::vector<std::pair<Sequence *, int32_t>> shares;
     Load                                        generation;
-    for (Sequence * sequence : running_) {
-        if (sequence->decoding()) {
-            shares.emplace_back(sequence, 1);
-            generation.add(sequence->n_past);
-        }
+    for (Sequence * sequence : generating) {
+        shares.emplace_back(sequence, 1 + static_cast<int32_t>(sequence->draft.size()));
+        generation.add(sequence->n_past);
     }
     PromptBudget budget(options_, cost_, generation);
     for (Sequence * sequence : prompts_by_slack(now)) {
@@ -276,17 +286,44 @@ void Scheduler::add_rows(Step & step, TimePoint now) {
             shares.emplace_back(sequence, rows);
         }
     }
-    std::sort(shares.begin(), shares.end(),
-              [](const auto & a, const auto & b) { return a.first->slot < b.first->slot; });
-
+    std::sort(shares.begin(), shares.end(), [](const auto & a, const auto & b) { return by_slot(a.first, b.first); });
     for (const auto & [sequence, rows] : shares) {
-        const bool completes = rows == sequence->n_uncomputed();
-        for (int32_t i = 0; i < rows; ++i) {
-            const Position position = sequence->n_past + i;
-            step.batch.rows.push_back({sequence->slot, position, sequence->tokens[static_cast<size_t>(position)],
-                                       completes && i + 1 == rows});
-        }
-        step.parts.push_back({sequence, rows, completes, step.batch.rows.size() - 1});
+        add_part(step, sequence, rows);
+    }
+}
+
+void Scheduler::add_part(Step & step, Sequence * sequence, int32_t rows) {
+    const auto n_drafted = static_cast<int32_t>(sequence->draft.size());
+    const bool completes = rows - n_drafted == sequence->n_uncomputed();
+    for (int32_t i = 0; i < rows; ++i) {
+        const Position position = sequence->n_past + i;
+        const Token    token    = position < sequence->n_tokens()
+                                      ? sequence->tokens[static_cast<size_t>(position)]
+                                      : sequence->draft[static_cast<size_t>(position - sequence->n_tokens())];
+        step.batch.rows.push_back({sequence->slot, position, token, completes && i + 1 >= rows - n_drafted});
+    }
+    step.parts.push_back({sequence, rows, completes, n_drafted, step.batch.rows.size() - 1});
+}
+
+void Scheduler::draft(const std::vector<Sequence *> & generating) {
+    // With two rows of logits or more each. Beside prompts steps are long, and their rows dear, as it is.
+    const size_t n_most = static_cast<size_t>(std::min(options_.max_outputs, options_.batch_size)) / 2;
+    if (options_.draft_tokens == 0 || !options_.can_trim || generating.empty() || generating.size() > n_most ||
+        generating.size() < running_.size()) {
+        return;
+    }
+    std::vector<Sequence *> drafting = generating;
+    std::sort(drafting.begin(), drafting.end(), by_slot);
+    std::vector<DraftOffer> offers;
+    for (Sequence * sequence : drafting) {
+        const int32_t most = std::min(options_.draft_tokens, sequence->params.max_tokens - sequence->n_generated() - 1);
+        sequence->draft    = sequence->lookup.propose(sequence->tokens, most);
+        offers.push_back({sequence->slot, static_cast<int32_t>(sequence->draft.size()), sequence->draft_record.rate()});
+    }
+    const int32_t length = speculation_.length(offers, static_cast<int32_t>(2 * n_most), cost_.prompt().row_ms());
+    for (Sequence * sequence : drafting) {
+        const auto n = static_cast<size_t>(length);
+        sequence->draft.resize(sequence->draft.size() < n ? 0 : n);
     }
 }
 
@@ -299,12 +336,47 @@ void Scheduler::commit(const Step & step, double ms) {
         for (int32_t i = 0; i < part.n_rows; ++i) {
             load.add(sequence.n_past + i);
         }
-        sequence.n_past += part.n_rows;
+        sequence.n_past += part.n_rows - part.n_drafted;
+        sequence.n_drafted = part.n_drafted;
+        drafted_tokens_ += static_cast<uint64_t>(part.n_drafted);
         queue_.charge(sequence, part.n_rows);
         cache_.publish(sequence.slot, sequence.tokens, sequence.n_past, sequence.cache_salt);
         free_followers(&sequence, sequence.n_past);
     }
-    cost_.observe(generation, prompt, ms);
+    observe(step, generation, prompt, ms);
+}
+
+void Scheduler::observe(const Step & step, const Load & generation, const Load & prompt, double ms) {
+    const auto drafts = [](const Step::Part & part) { return part.n_drafted > 0; };
+    const auto n      = static_cast<size_t>(std::count_if(step.parts.begin(), step.parts.end(), drafts));
+    if (n == 0) {
+        cost_.observe(generation, prompt, ms);
+    }
+    const bool one_pass = (n == 0 || n == step.parts.size()) &&
+                          step.parts.back().sequence->slot - step.parts.front().sequence->slot + 1 ==
+                              static_cast<Slot>(step.parts.size());
+    if (prompt.rows == 0 && one_pass) {
+        speculation_.observe(generation.rows, ms);
+    }
+}
+
+void Scheduler::accept(Sequence * sequence) {
+    sequence->n_past += 1;
+    sequence->n_drafted -= 1;
+    accepted_tokens_ += 1;
+}
+
+void Scheduler::settle(Sequence * sequence) {
+    if (sequence->draft.empty()) {
+        return;
+    }
+    const auto n_drafted = static_cast<int32_t>(sequence->draft.size());
+    sequence->draft_record.observe(n_drafted, n_drafted - sequence->n_drafted);
+    sequence->draft.clear();
+    cache_.publish(sequence->slot, sequence->tokens, sequence->n_past, sequence->cache_salt);
+    if (std::exchange(sequence->n_drafted, 0) > 0) {
+        pending_edits_.push_back({CacheEdit::Kind::trim, sequence->slot, sequence->n_past});
+    }
 }
 
 bool Scheduler::make_room() {
@@ -328,6 +400,7 @@ void Scheduler::roll_back(const Step & step) {
         return recompute(step);
     }
     for (const Step::Part & part : step.parts) {
+        part.sequence->draft.clear();
         pending_edits_.push_back({CacheEdit::Kind::trim, part.sequence->slot, part.sequence->n_past});
     }
 }

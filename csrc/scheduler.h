@@ -8,6 +8,9 @@
 // one with least to do starts, in the same sense: what others have computed counts as done. One of higher priority
 // takes the slot of the newest running one of lower priority, whose KV state is saved and restored later.
 //
+// While nobody's prompt is computed, sequences may have guesses of what follows computed with their next row
+// (speculation.h).
+//
 // What prompts have in common is computed once: a sequence whose prompt begins like one that is being computed follows
 // that one, which is to wait, without a slot, until the common part can be copied. It does not wait longer than it would
 // compute: its leader has at least its priority, has no more of the common part left than it would have itself, and has
@@ -23,6 +26,7 @@
 #include "batch.h"
 #include "prefix_cache.h"
 #include "sequence.h"
+#include "speculation.h"
 #include "step_cost.h"
 #include "waiting_queue.h"
 
@@ -32,8 +36,9 @@ struct Step {
     struct Part {
         Sequence * sequence;
         int32_t    n_rows;
-        bool       samples;   // its last row has logits
-        size_t     last_row;  // index into batch.rows
+        bool       samples;    // its last row has logits, and those of its draft and the one before it
+        int32_t    n_drafted;  // of its rows, the last
+        size_t     last_row;   // index into batch.rows
     };
 
     Batch             batch;
@@ -48,6 +53,8 @@ struct SchedulerOptions {
     bool    can_trim;
     size_t  store_bytes = 0;  // for prefixes that have lost their slot
     size_t  token_bytes = 0;  // of those
+    int32_t max_outputs  = 0;  // rows of a step that may have logits
+    int32_t draft_tokens = 0;  // of a sequence in a step, at most
 };
 
 // Sequences are borrowed: whoever adds one keeps it alive until remove().
@@ -64,6 +71,10 @@ public:
 
     // The step was computed in `ms`.
     void commit(const Step & step, double ms);
+    // After that, for running sequences with a draft: the next token of it is in the text now ...
+    void accept(Sequence * sequence);
+    // ... and the others are to be forgotten.
+    void settle(Sequence * sequence);
     // The step found no room and changed nothing: evicts cached texts, else preempts one sequence.
     // False when a single sequence has all the room there is.
     bool make_room();
@@ -78,6 +89,8 @@ public:
     size_t  stored_bytes() const { return cache_.stored_bytes(); }
     uint64_t fetched_tokens() const { return cache_.fetched_tokens(); }
     uint64_t preemptions() const { return preemptions_; }
+    uint64_t drafted_tokens() const { return drafted_tokens_; }
+    uint64_t accepted_tokens() const { return accepted_tokens_; }
 
 private:
     using Followers = std::set<std::pair<Position, Sequence *>>;  // by where the common part ends
@@ -101,17 +114,24 @@ private:
     int32_t n_urgent(const Sequence * sequence) const;
     std::vector<Sequence *> prompts_by_slack(TimePoint now) const;
     void    add_rows(Step & step, TimePoint now);
+    void    add_part(Step & step, Sequence * sequence, int32_t rows);
+    // Lets those that generate guess, as far as it pays.
+    void    draft(const std::vector<Sequence *> & generating);
+    void    observe(const Step & step, const Load & generation, const Load & prompt, double ms);
 
     SchedulerOptions                      options_;
     PrefixCache                           cache_;
     StepCost                              cost_;
+    Speculation                           speculation_;
     WaitingQueue                          queue_;          // followers are not in it
     std::vector<Sequence *>               running_;        // in order of start
     std::map<const Sequence *, Followers> followers_;      // by leader; none is empty
     size_t                                n_followers_   = 0;
     std::vector<CacheEdit>                pending_edits_;  // due before anything else of the next step
     bool                                  short_of_room_ = false;  // start nothing until a running sequence has left
-    uint64_t                              preemptions_   = 0;
+    uint64_t                              preemptions_     = 0;
+    uint64_t                              drafted_tokens_  = 0;
+    uint64_t                              accepted_tokens_ = 0;
 };
 
 }  // namespace inferno

@@ -13,7 +13,9 @@
 #include "batch.h"
 #include "event.h"
 #include "params.h"
+#include "prompt_lookup.h"
 #include "sampler.h"
+#include "speculation.h"
 #include "text_stream.h"
 
 namespace inferno {
@@ -44,6 +46,12 @@ struct Sequence {
     int32_t                     n_cached = 0;   // prompt tokens that were in the cache when it got its first slot
     int32_t                     failures = 0;   // decode() failures it took part in
     std::shared_ptr<SavedState> saved;          // KV state of a preempted sequence
+    // What may follow `tokens`, to be computed with them. Of the last step, `n_drafted` tokens of it are in the KV cache
+    // after n_past, until they are accepted or trimmed.
+    std::vector<Token>          draft;
+    int32_t                     n_drafted = 0;
+    PromptLookup                lookup;
+    DraftRecord                 draft_record;
     // While it waits for a running sequence, whose prompt begins with tokens[0, split) too, to compute them.
     Sequence *                  leader = nullptr;
     Position                    split  = 0;

@@ -237,6 +237,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens_total: int = 0
     cached_tokens_total: int = 0
     fetched_tokens_total: int = 0
+    drafted_tokens_total: int = 0
+    accepted_tokens_total: int = 0
     completion_tokens_total: int = 0
     preemptions_total: int = 0
     busy_ms_total: float = 0.0

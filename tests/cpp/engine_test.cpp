@@ -280,6 +280,84 @@ TEST(random_bursts_with_common_heads_equal_each_alone) {
     CHECK(fixture.model->valid());
 }
 
+// With `n` texts that repeat themselves, some of them at once.
+void check_guessed_texts(int n, int32_t draft_tokens) {
+    EngineOptions options;
+    options.draft_tokens = draft_tokens;
+    Fixture fixture(4, 256, options);
+    fixture.model->loop();
+    std::vector<std::pair<std::string, RequestId>> texts;
+    for (int i = 0; i < n; ++i) {
+        const std::string prompt = "text " + std::to_string(i);
+        texts.emplace_back(prompt, fixture.submit(prompt, greedy(40 + 13 * i)));
+    }
+    for (int i = 0; i < n; ++i) {
+        const auto & [prompt, id] = texts[static_cast<size_t>(i)];
+        CHECK_EQ(fixture.wait(id).text, FakeModel::expected(prompt, 40 + 13 * i, FakeModel::next_looping));
+        CHECK_EQ(fixture.outputs[id].ends[0].usage.completion_tokens, 40 + 13 * i);
+    }
+    const EngineStats stats = fixture.engine.stats();
+    CHECK(stats.drafted_tokens_total == 0 || draft_tokens > 0);
+    CHECK(stats.accepted_tokens_total <= stats.drafted_tokens_total);
+    CHECK(fixture.model->valid());
+    // What the cache says it holds is what it holds, also after texts that ended within a guess.
+    for (const auto & [prompt, id] : texts) {
+        const std::string more = prompt + fixture.outputs[id].text + "!";
+        CHECK_EQ(fixture.wait(fixture.submit(more, greedy(9))).text,
+                 FakeModel::expected(more, 9, FakeModel::next_looping));
+    }
+    CHECK(fixture.model->valid());
+}
+
+TEST(guessed_texts_are_the_same) {
+    for (const int n : {1, 2, 4, 7}) {
+        for (const int32_t draft_tokens : {0, 1, 3, 8, 32}) {
+            check_guessed_texts(n, draft_tokens);
+        }
+    }
+}
+
+TEST(guesses_save_steps) {
+    Fixture fixture(1, 1024);
+    fixture.model->loop();
+    fixture.wait(fixture.submit("hello", greedy(600)));
+    CHECK(fixture.engine.stats().accepted_tokens_total > 0);  // at least those that are tried once in a while
+    CHECK_EQ(fixture.model->n_calls() + fixture.engine.stats().accepted_tokens_total, size_t{600});
+}
+
+TEST(a_text_that_ends_within_a_guess_ends_there) {
+    Fixture           fixture(1, 256);
+    const std::string looped = FakeModel::expected("hello", 60, FakeModel::next_looping);
+    fixture.model->loop();
+    SamplingParams params = greedy(60);
+    params.stop           = {looped.substr(47, 4)};
+    const Output & output = fixture.wait(fixture.submit("hello", params));
+    CHECK_EQ(output.text, looped.substr(0, looped.find(params.stop[0])));
+    CHECK(output.ends[0].reason == FinishReason::stop);
+    const std::string more = "hello" + output.text + "?";
+    CHECK_EQ(fixture.wait(fixture.submit(more, greedy(20))).text, FakeModel::expected(more, 20, FakeModel::next_looping));
+    CHECK(fixture.model->valid());
+}
+
+TEST(steps_with_guesses_fail_and_find_no_room_like_others) {
+    Fixture fixture(2, 256);
+    fixture.model->loop();
+    fixture.model->set_capacity(230);  // one text and its guesses, not two
+    fixture.model->close_gate();
+    const RequestId other = fixture.submit("another text", greedy(200));
+    const RequestId id    = fixture.submit("hello", greedy(200));
+    fixture.model->wait_for_step();
+    for (int i = 0; i < 20; ++i) {
+        fixture.model->step();
+    }
+    fixture.model->fail_next();
+    fixture.model->open_gate();
+    CHECK_EQ(fixture.wait(id).text, FakeModel::expected("hello", 200, FakeModel::next_looping));
+    CHECK_EQ(fixture.wait(other).text, FakeModel::expected("another text", 200, FakeModel::next_looping));
+    CHECK(fixture.engine.stats().preemptions_total > 0);
+    CHECK(fixture.model->valid());
+}
+
 TEST(a_full_cache_preempts_and_fails_nobody) {
     Fixture fixture(4, 256);
     fixture.model->set_capacity(120);

@@ -76,6 +76,7 @@ public:
     int32_t                     context_size() const override { return context_size_; }
     int32_t                     parallel() const override { return parallel_; }
     int32_t                     batch_size() const override { return batch_size_; }
+    int32_t                     max_outputs() const override { return batch_size_; }
     bool                        can_trim() const override { return true; }
     size_t                      token_bytes() const override { return sizeof(Token); }
 
@@ -88,8 +89,14 @@ public:
         return 'a' + static_cast<Token>(hash % 26);
     }
 
+    // As next(), but mostly what came five tokens before: such a text repeats itself.
+    static Token next_looping(const std::vector<Token> & history) {
+        const Token other = next(history);
+        return history.size() < 5 || other < 'c' ? other : history[history.size() - 5];
+    }
+
     // What greedy generation of `n` tokens gives, computed without any cache.
-    static std::string expected(const std::string & prompt, int n) {
+    static std::string expected(const std::string & prompt, int n, Token (*next)(const std::vector<Token> &) = &FakeModel::next) {
         std::vector<Token> history = ByteVocabulary().tokenize(prompt, false, false);
         std::string        text;
         for (int i = 0; i < n; ++i) {
@@ -127,7 +134,7 @@ public:
             cell.push_back(row.token);
             if (row.want_logits) {
                 logits_[i].assign(static_cast<size_t>(vocabulary_.size()), 0.0f);
-                logits_[i][static_cast<size_t>(next(cell))] = 10.0f;
+                logits_[i][static_cast<size_t>((looping_ ? next_looping : next)(cell))] = 10.0f;
             }
         }
         return DecodeStatus::ok;
@@ -154,6 +161,7 @@ public:
 
     // ---- for tests ------------------------------------------------------------------------------------------------
 
+    void loop() { looping_ = true; }
     void set_capacity(int64_t tokens) { capacity_ = tokens; }
     void fail_next() { fail_next_ = true; }
     void throw_next() { throw_next_ = true; }
@@ -257,6 +265,7 @@ private:
     const int32_t                        batch_size_;
     std::vector<std::vector<Token>>      cells_;
     std::map<size_t, std::vector<float>> logits_;
+    std::atomic<bool>                    looping_{false};
     std::atomic<int64_t>                 capacity_{0};
     std::atomic<bool>                    fail_next_{false};
     std::atomic<bool>                    throw_next_{false};

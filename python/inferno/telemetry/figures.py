@@ -28,6 +28,8 @@ _ENGINE_METRICS = {
     "cached_tokens_total": ("inferno_engine_cached_tokens", "Prompt tokens that were not computed again"),
     "fetched_tokens_total": ("inferno_engine_fetched_tokens", "Of those, how many were stored outside the KV cache"),
     "completion_tokens_total": ("inferno_engine_completion_tokens", "Tokens sampled"),
+    "drafted_tokens_total": ("inferno_engine_drafted_tokens", "Guessed tokens, computed before they were sampled"),
+    "accepted_tokens_total": ("inferno_engine_accepted_tokens", "Of those, how many were sampled then"),
     "preemptions_total": ("inferno_engine_preemptions", "Sequences that had to give up their slot"),
 }
 _GAUGES = frozenset(name for name in _ENGINE_METRICS if not name.endswith("_total")) | {"kv_tokens_total"}
