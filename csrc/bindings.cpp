@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "draft_model.h"
 #include "engine.h"
 #include "grammar.h"
 #include "model.h"
@@ -456,10 +457,12 @@ public:
         try {
             const py::gil_scoped_release     nogil;
             const std::shared_ptr<Model>     model = load_model(path, options, report.function());
+            std::unique_ptr<Model>           draft = load_draft_model(*model, options);
             info_                                  = model->info();
             context_size_                          = model->context_size();
             memory_                                = model->memory();
-            engine_                                = std::make_unique<Engine>(model, options);
+            memory_ += draft ? draft->memory() : MemoryEstimate{};
+            engine_                                = std::make_unique<Engine>(model, options, std::move(draft));
         } catch (const Error &) {
             report.rethrow();
             throw;
@@ -617,6 +620,7 @@ PYBIND11_MODULE(_core, m) {
         {
             const py::gil_scoped_release nogil;
             memory = estimate_memory(path, options);
+            memory += estimate_draft_memory(options);
         }
         return to_dict(memory);
     }, "path"_a, "options"_a = py::dict());

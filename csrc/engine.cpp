@@ -21,7 +21,7 @@ std::optional<TimePoint> deadline_after(TimePoint now, std::optional<double> tim
     return now + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(*timeout_s));
 }
 
-SchedulerOptions scheduler_options(const Model & model, const EngineOptions & options) {
+SchedulerOptions scheduler_options(const Model & model, const EngineOptions & options, Drafter * drafter) {
     return {model.parallel(),
             model.batch_size(),
             static_cast<double>(options.step_budget_ms),
@@ -30,7 +30,8 @@ SchedulerOptions scheduler_options(const Model & model, const EngineOptions & op
             static_cast<size_t>(options.prefix_store_mb) << 20,
             model.token_bytes(),
             model.max_outputs(),
-            options.draft_tokens};
+            options.draft_tokens,
+            drafter};
 }
 
 Timings timings_of(const Sequence & sequence, TimePoint now) {
@@ -45,10 +46,11 @@ Timings timings_of(const Sequence & sequence, TimePoint now) {
 
 }  // namespace
 
-Engine::Engine(std::shared_ptr<Model> model, const EngineOptions & options)
+Engine::Engine(std::shared_ptr<Model> model, const EngineOptions & options, std::unique_ptr<Model> draft_model)
     : options_(options), capacity_(static_cast<size_t>(options.queue_size) + static_cast<size_t>(model->parallel())),
       worker_(model.get()), vocabulary_(model->vocabulary()), grammars_(vocabulary_),
-      scheduler_(scheduler_options(*model, options)), model_(std::move(model)) {
+      draft_model_(draft_model ? std::make_unique<DraftModel>(std::move(draft_model)) : nullptr),
+      scheduler_(scheduler_options(*model, options, draft_model_.get())), model_(std::move(model)) {
     stats_.parallel        = worker_->parallel();
     stats_.kv_tokens_total = static_cast<int64_t>(worker_->parallel()) * worker_->context_size();
     thread_                = std::thread([this] { run(); });

@@ -18,6 +18,7 @@
 
 #include "channel.h"
 #include "chat.h"
+#include "draft_model.h"
 #include "event.h"
 #include "grammar.h"
 #include "model.h"
@@ -61,8 +62,8 @@ struct EngineStats {
 
 class Engine {
 public:
-    // Takes the model and starts the thread.
-    Engine(std::shared_ptr<Model> model, const EngineOptions & options);
+    // Takes the model, and one that guesses for it (load_draft_model()) or null, and starts the thread.
+    Engine(std::shared_ptr<Model> model, const EngineOptions & options, std::unique_ptr<Model> draft_model = nullptr);
     // Cancels what runs, waits for the thread, frees the model.
     ~Engine();
     Engine(const Engine &)             = delete;
@@ -145,6 +146,7 @@ private:
     Model * const       worker_;  // the model; alive while the thread runs
     const Vocabulary &  vocabulary_;
     Grammars            grammars_;
+    const std::unique_ptr<DraftModel> draft_model_;  // may be null; engine thread only
 
     // Engine thread only.
     Scheduler                                                scheduler_;

@@ -45,6 +45,13 @@ struct MemoryEstimate {
     uint64_t compute_bytes = 0;  // scratch of the graph
     uint64_t store_bytes   = 0;  // prefixes outside the KV cache, at most
 
+    MemoryEstimate & operator+=(const MemoryEstimate & other) {
+        model_bytes += other.model_bytes;
+        context_bytes += other.context_bytes;
+        compute_bytes += other.compute_bytes;
+        store_bytes += other.store_bytes;
+        return *this;
+    }
     uint64_t total() const { return model_bytes + context_bytes + compute_bytes + store_bytes; }
 };
 

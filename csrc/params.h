@@ -61,6 +61,7 @@ struct EngineOptions {
     bool    prefix_cache    = true;
     int32_t prefix_store_mb = 256;
     int32_t draft_tokens    = 8;
+    std::string draft_model;
     bool    cpu_kernels     = true;
 };
 
@@ -145,6 +146,10 @@ inline constexpr auto kEngineFields = std::make_tuple(
     Field{"draft_tokens", &EngineOptions::draft_tokens, 0, kMaxDraft,
           "Most tokens guessed from what a text has said before and computed with its next one, where that is the "
           "faster way; 0 guesses none. What is generated stays the same."},
+    Field{"draft_model", &EngineOptions::draft_model, 0, 0,
+          "GGUF file of a smaller model with the same vocabulary, which guesses where nothing was said before; empty "
+          "leaves that out.",
+          false, 0, 4096},
     Field{"cpu_kernels", &EngineOptions::cpu_kernels, 0, 1,
           "Compute with Inferno's own CPU kernels where the processor has them, not llama.cpp's. In a process with "
           "several models the one loaded last decides for attention."});

@@ -305,26 +305,41 @@ void Scheduler::add_part(Step & step, Sequence * sequence, int32_t rows) {
     step.parts.push_back({sequence, rows, completes, n_drafted, step.batch.rows.size() - 1});
 }
 
-void Scheduler::draft(const std::vector<Sequence *> & generating) {
+void Scheduler::draft(std::vector<Sequence *> generating) {
     // With two rows of logits or more each. Beside prompts steps are long, and their rows dear, as it is.
     const size_t n_most = static_cast<size_t>(std::min(options_.max_outputs, options_.batch_size)) / 2;
     if (options_.draft_tokens == 0 || !options_.can_trim || generating.empty() || generating.size() > n_most ||
         generating.size() < running_.size()) {
         return;
     }
-    std::vector<Sequence *> drafting = generating;
-    std::sort(drafting.begin(), drafting.end(), by_slot);
+    std::sort(generating.begin(), generating.end(), by_slot);
     std::vector<DraftOffer> offers;
-    for (Sequence * sequence : drafting) {
-        const int32_t most = std::min(options_.draft_tokens, sequence->params.max_tokens - sequence->n_generated() - 1);
-        sequence->draft    = sequence->lookup.propose(sequence->tokens, most);
-        offers.push_back({sequence->slot, static_cast<int32_t>(sequence->draft.size()), sequence->draft_record.rate()});
+    for (Sequence * sequence : generating) {
+        offers.push_back(offer(sequence));
     }
-    const int32_t length = speculation_.length(offers, static_cast<int32_t>(2 * n_most), cost_.prompt().row_ms());
-    for (Sequence * sequence : drafting) {
-        const auto n = static_cast<size_t>(length);
-        sequence->draft.resize(sequence->draft.size() < n ? 0 : n);
+    const double  draft_ms = options_.drafter != nullptr ? options_.drafter->token_ms() : 0;
+    const int32_t length =
+        speculation_.length(offers, static_cast<int32_t>(2 * n_most), cost_.prompt().row_ms(), draft_ms);
+    std::vector<Sequence *> to_make;
+    for (size_t i = 0; i < generating.size(); ++i) {
+        const bool drafts = length > 0 && offers[i].n_drafted >= length;
+        if (drafts && offers[i].is_made) {
+            to_make.push_back(generating[i]);
+        } else {
+            generating[i]->draft.resize(drafts ? static_cast<size_t>(length) : 0);
+        }
     }
+    if (!to_make.empty()) {
+        options_.drafter->draft(to_make, length);
+    }
+}
+
+DraftOffer Scheduler::offer(Sequence * sequence) const {
+    const int32_t most = std::min(options_.draft_tokens, sequence->params.max_tokens - sequence->n_generated() - 1);
+    sequence->draft    = sequence->lookup.propose(sequence->tokens, most);
+    sequence->draft_is_made = sequence->draft.empty() && options_.drafter != nullptr;
+    const auto n_drafted    = sequence->draft_is_made ? most : static_cast<int32_t>(sequence->draft.size());
+    return {sequence->slot, n_drafted, sequence->draft_record().rate(), sequence->draft_is_made};
 }
 
 void Scheduler::commit(const Step & step, double ms) {
@@ -371,7 +386,7 @@ void Scheduler::settle(Sequence * sequence) {
         return;
     }
     const auto n_drafted = static_cast<int32_t>(sequence->draft.size());
-    sequence->draft_record.observe(n_drafted, n_drafted - sequence->n_drafted);
+    sequence->draft_record().observe(n_drafted, n_drafted - sequence->n_drafted);
     sequence->draft.clear();
     cache_.publish(sequence->slot, sequence->tokens, sequence->n_past, sequence->cache_salt);
     if (std::exchange(sequence->n_drafted, 0) > 0) {

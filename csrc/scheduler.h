@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "batch.h"
+#include "drafter.h"
 #include "prefix_cache.h"
 #include "sequence.h"
 #include "speculation.h"
@@ -55,6 +56,7 @@ struct SchedulerOptions {
     size_t  token_bytes = 0;  // of those
     int32_t max_outputs  = 0;  // rows of a step that may have logits
     int32_t draft_tokens = 0;  // of a sequence in a step, at most
+    Drafter * drafter = nullptr;  // asked where nothing can be looked up; may be null
 };
 
 // Sequences are borrowed: whoever adds one keeps it alive until remove().
@@ -116,7 +118,8 @@ private:
     void    add_rows(Step & step, TimePoint now);
     void    add_part(Step & step, Sequence * sequence, int32_t rows);
     // Lets those that generate guess, as far as it pays.
-    void    draft(const std::vector<Sequence *> & generating);
+    void    draft(std::vector<Sequence *> generating);
+    DraftOffer offer(Sequence * sequence) const;
     void    observe(const Step & step, const Load & generation, const Load & prompt, double ms);
 
     SchedulerOptions                      options_;

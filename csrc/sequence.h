@@ -50,8 +50,10 @@ struct Sequence {
     // after n_past, until they are accepted or trimmed.
     std::vector<Token>          draft;
     int32_t                     n_drafted = 0;
+    bool                        draft_is_made = false;  // by a Drafter
     PromptLookup                lookup;
-    DraftRecord                 draft_record;
+    DraftRecord                 lookup_record;
+    DraftRecord                 drafter_record;
     // While it waits for a running sequence, whose prompt begins with tokens[0, split) too, to compute them.
     Sequence *                  leader = nullptr;
     Position                    split  = 0;
@@ -71,6 +73,7 @@ struct Sequence {
     int32_t n_generated() const { return n_tokens() - n_prompt; }
     int32_t n_uncomputed() const { return n_tokens() - n_past; }
     bool    started() const { return scheduled.has_value(); }
+    DraftRecord & draft_record() { return draft_is_made ? drafter_record : lookup_record; }
     // One token away from the next sample; otherwise it still computes its prompt.
     bool decoding() const { return n_uncomputed() == 1 && n_generated() > 0; }
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace inferno {
 
@@ -55,43 +56,51 @@ std::optional<double> RowCost::ms(int32_t rows, double row_ms) const {
     return above == ms_.end() ? ms : std::min(ms, std::max(*above, *below));
 }
 
-// Rows of sequences with guesses and those without differ in number, which takes a pass of their own, as does each gap
-// between slots.
 std::optional<double> Speculation::speed(const std::vector<DraftOffer> & offers, int32_t length, int32_t max_rows,
-                                         double row_ms) const {
-    const auto n      = static_cast<int32_t>(offers.size());
-    double     tokens = n;
+                                         double row_ms, double draft_ms) const {
+    const auto           n      = static_cast<int32_t>(offers.size());
+    double               tokens = n;
+    bool                 makes  = false;
     std::vector<int32_t> runs;  // of sequences in consecutive slots that have such a guess
-    int32_t    drafting = 0, last_slot = -2;
+    int32_t              last_slot = -2;
     for (const DraftOffer & offer : offers) {
         if (length == 0 || offer.n_drafted < length) {
             continue;
         }
         tokens += expected_accepted(offer.rate, length);
+        makes = makes || offer.is_made;
         if (offer.slot != last_slot + 1) {
             runs.push_back(0);
         }
         runs.back() += 1;
-        drafting += 1;
         last_slot = offer.slot;
     }
+    const int32_t drafting = std::accumulate(runs.begin(), runs.end(), 0);
     if (n + drafting * length > max_rows || (length > 0 && drafting == 0)) {
         return std::nullopt;
     }
-    if (drafting == n) {
-        const auto ms = cost_.ms(n * (1 + length), row_ms);
-        return ms ? std::optional(tokens / *ms) : std::nullopt;
+    const auto ms = step_ms(n, length, runs, row_ms);
+    return ms ? std::optional(tokens / (*ms + (makes ? length * draft_ms : 0))) : std::nullopt;
+}
+
+// Rows of sequences with guesses and those without differ in number, which takes a pass of their own, as does each gap
+// between slots.
+std::optional<double> Speculation::step_ms(int32_t n, int32_t length, const std::vector<int32_t> & runs,
+                                           double row_ms) const {
+    if (runs.empty() || runs.front() == n) {
+        return cost_.ms(n * (1 + length), row_ms);
     }
     std::optional<double> ms = cost_.ms(n, row_ms);
     for (const int32_t run : runs) {
         const auto pass = cost_.ms(run * length, row_ms);
         ms              = ms && pass ? std::optional(*ms + *pass) : std::nullopt;
     }
-    return ms ? std::optional(tokens / *ms) : std::nullopt;
+    return ms;
 }
 
-int32_t Speculation::length(const std::vector<DraftOffer> & offers, int32_t max_rows, double row_ms) {
-    const auto plain = speed(offers, 0, max_rows, row_ms);
+int32_t Speculation::length(const std::vector<DraftOffer> & offers, int32_t max_rows, double row_ms,
+                            double draft_ms) {
+    const auto plain = speed(offers, 0, max_rows, row_ms, draft_ms);
     int32_t    most  = 0;
     for (const DraftOffer & offer : offers) {
         most = std::max(most, offer.n_drafted);
@@ -102,7 +111,7 @@ int32_t Speculation::length(const std::vector<DraftOffer> & offers, int32_t max_
     int32_t best = 0;
     double  best_speed = 0;
     for (int32_t length = 1; length <= most; ++length) {
-        const auto its = speed(offers, length, max_rows, row_ms);
+        const auto its = speed(offers, length, max_rows, row_ms, draft_ms);
         if (its && *its > best_speed) {
             best       = length;
             best_speed = *its;

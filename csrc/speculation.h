@@ -44,7 +44,8 @@ private:
 struct DraftOffer {
     int32_t slot;
     int32_t n_drafted;
-    double  rate;  // DraftRecord's
+    double  rate;              // DraftRecord's
+    bool    is_made = false;  // its guess does not exist yet, and takes time
 };
 
 class Speculation {
@@ -54,13 +55,16 @@ public:
 
     // How many tokens of their guesses those sequences are to compute that have as many, so that most tokens a
     // millisecond are to be expected; 0 when that is none. `offers` ascend by slot; at most `max_rows` in all.
+    // Guesses that are made take `draft_ms` a token, all of them together.
     // When it has said 0 many times in a row it says what is next best instead: costs and texts change.
-    int32_t length(const std::vector<DraftOffer> & offers, int32_t max_rows, double row_ms);
+    int32_t length(const std::vector<DraftOffer> & offers, int32_t max_rows, double row_ms, double draft_ms = 0);
 
 private:
     // Expected tokens a millisecond; nothing when it cannot be done or said.
     std::optional<double> speed(const std::vector<DraftOffer> & offers, int32_t length, int32_t max_rows,
-                                double row_ms) const;
+                                double row_ms, double draft_ms) const;
+    // Of a step of `n` sequences of which those in runs of so many slots have `length` rows more.
+    std::optional<double> step_ms(int32_t n, int32_t length, const std::vector<int32_t> & runs, double row_ms) const;
 
     RowCost cost_;
     int32_t n_declined_ = 0;

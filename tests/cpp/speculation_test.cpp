@@ -107,6 +107,18 @@ TEST(one_guess_among_many_sequences_is_not_worth_a_pass) {
     CHECK_EQ(speculation.length(some, kRows, 0.1), 0);
 }
 
+TEST(guesses_that_have_to_be_made_pay_when_making_them_is_cheap) {
+    Speculation speculation = knowing(3, 0.1);
+    auto        made        = offers(1, 8, 0.9);
+    made[0].is_made         = true;
+    const int32_t cheap     = speculation.length(made, kRows, 0.1, 0.2);
+    const int32_t dear      = speculation.length(made, kRows, 0.1, 1.5);
+    CHECK(cheap > dear && dear > 0);
+    CHECK_EQ(speculation.length(made, kRows, 0.1, 3), 0);
+    made[0].is_made = false;
+    CHECK_EQ(speculation.length(made, kRows, 0.1, 3), 8);
+}
+
 TEST(what_does_not_pay_is_tried_once_in_a_while) {
     Speculation speculation = knowing(3, 0.5);
     int         tried       = 0;

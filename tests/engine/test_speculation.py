@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inferno import LLM
+from inferno import LLM, errors
 
 NUMBERS = "Copy: apples, pears, plums, cherries, grapes. Again: apples, pears, plums, cherries, grapes. Again: apples,"
 PROMPTS = [NUMBERS, "Once upon a time", "One two three four. One two three four. One two three"]
@@ -45,3 +45,23 @@ def test_what_is_copied_is_guessed(plain_and_guessing: tuple[LLM, LLM]) -> None:
     assert plain.stats().drafted_tokens_total == 0
     # The cheapest way to the end of a list that is being copied, and tried at times in any case.
     assert 0 < guessing.stats().accepted_tokens_total <= guessing.stats().drafted_tokens_total
+
+
+def test_a_draft_model_changes_no_text(plain_and_guessing: tuple[LLM, LLM], smollm2: Path) -> None:
+    plain, _ = plain_and_guessing
+    with LLM(smollm2, context_size=256, parallel=3, draft_model=str(smollm2)) as drafted:
+        for sampling in SAMPLINGS[:2]:
+            assert texts(drafted, sampling) == texts(plain, sampling)
+        assert drafted.stats().accepted_tokens_total > 0
+        assert drafted.stats().memory_bytes - plain.stats().memory_bytes > smollm2.stat().st_size  # its weights, too
+
+
+def test_a_model_that_cannot_guess_for_another_is_refused(smollm2: Path, tiny_model: Path, tmp_path: Path) -> None:
+    for draft, why in (
+        (tiny_model, "vocabulary"),
+        (tmp_path / "missing.gguf", "not a valid GGUF"),
+        ("x" * 5000, "4096 bytes"),
+    ):
+        with pytest.raises(errors.InvalidRequest, match=why) as caught:
+            LLM(smollm2, context_size=256, draft_model=str(draft))
+        assert caught.value.field == "draft_model"
