@@ -1,0 +1,3 @@
+"""Servers over fakes, as tests/server has them."""
+
+from tests.server.conftest import client, connect, engine, serve, services  # noqa: F401
