@@ -8,6 +8,7 @@
 #include "error.h"
 #include "kv_state.h"
 #include "llama_loading.h"
+#include "placement.h"
 #include "vocabulary.h"
 
 namespace inferno {
@@ -26,6 +27,16 @@ std::vector<float> normalized(const std::vector<double> & values) {
         result.push_back(static_cast<float>(value * scale));
     }
     return result;
+}
+
+void add(MemoryEstimate & sum, const MemoryEstimate & part) {
+    sum.model_bytes += part.model_bytes;
+    sum.context_bytes += part.context_bytes;
+    sum.compute_bytes += part.compute_bytes;
+    sum.separate_bytes += part.separate_bytes;
+    for (const auto & [device, bytes] : part.device_bytes) {
+        sum.device_bytes[device] += bytes;
+    }
 }
 
 class LlamaModel : public Model {
@@ -105,10 +116,10 @@ public:
     MemoryEstimate memory() const override {
         MemoryEstimate result = memory_of(generation_ ? generation_.get() : embedding_.get());
         if (generation_ && embedding_) {
-            const MemoryEstimate second = memory_of(embedding_.get());  // of the same weights
-            result.context_bytes += second.context_bytes;
-            result.compute_bytes += second.compute_bytes;
+            add(result, memory_of(embedding_.get(), false));  // of the same weights
         }
+        result.context_size = options_.context_size;
+        result.gpu_layers   = options_.gpu_layers;
         result.store_bytes = token_bytes() > 0 ? store_bytes(options_) : 0;
         return result;
     }
@@ -268,8 +279,11 @@ std::unique_ptr<Model> load_here(const std::string & path, const EngineOptions &
     if (!info.can_generate && !info.can_embed) {
         refuse("The model is of a kind that is not supported: it neither generates text nor embeds.");
     }
-    const EngineOptions effective = effective_options(options, info);
-    llama_model_params  params    = model_params(effective);
+    EngineOptions   effective = effective_options(options, info);
+    const Placement placement = place(path, effective, info);
+    check_room(path, effective, info, placement);
+    effective.gpu_layers      = placement.gpu_layers;
+    llama_model_params params = model_params(effective, placement);
     // Read, not memory-mapped: weights that are repacked for the CPU would stay in memory twice (measured with a Q4_0
     // file of 78 MB: 181 MB resident mapped, 123 MB read; no difference for Q4_1, which is not repacked). It is also
     // what estimate_memory() counts.
@@ -288,6 +302,7 @@ std::unique_ptr<Model> load_here(const std::string & path, const EngineOptions &
     if (!model) {
         refuse("The file is not a model that can be loaded.");
     }
+    check_cache_types(model.get(), effective);
     if (llama_vocab_type(llama_model_get_vocab(model.get())) == LLAMA_VOCAB_TYPE_NONE) {
         refuse("The model has no vocabulary.");
     }
