@@ -44,6 +44,17 @@ test-cpp: setup
 	$(CMAKE) --build $(BUILD) --target inferno_cpp_tests --parallel $(JOBS)
 	$(BIN)/python -m tests.models $(BUILD)/inferno_cpp_tests
 
+# A build for Vulkan in an environment of its own, over the packages of .venv, and the GPU tests on it: on Mesa's
+# software device unless INFERNO_TEST_DEVICE names another. Where a package is missing it says which, and tests nothing.
+test-vulkan: setup
+	@missing=$$($(PYTHON) third_party/vulkan/missing.py) || { echo "GPU tests skipped: $$missing"; exit 0; }; \
+	headers=$$($(PYTHON) third_party/vulkan/fetch.py) && \
+	$(BIN)/python third_party/vulkan/environment.py $(VULKAN)/venv && \
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/pip --python $(VULKAN)/venv/bin/python install --quiet --no-deps \
+	  --no-build-isolation --force-reinstall -Cbuild-dir=$(VULKAN) -Ccmake.define.INFERNO_VULKAN=ON \
+	  -Ccmake.define.INFERNO_BUILD_TESTS=ON -Ccmake.define.INFERNO_VULKAN_HEADERS="$$headers" . && \
+	$(VULKAN)/venv/bin/python -m pytest -q tests/gpu $(TEST_ARGS)
+
 # Fetches Node, Go and Rust crates into the cache when they are not there. Listens on port 8080, as the examples say.
 test-examples: setup
 	$(BIN)/python -m tests.models > /dev/null

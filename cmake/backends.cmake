@@ -1,21 +1,23 @@
 # A missing toolkit is said in one sentence, before llama.cpp's own configuration gets to it.
 if(INFERNO_CUDA)
-  include(CheckLanguage)
-  check_language(CUDA)
-  if(NOT CMAKE_CUDA_COMPILER)
-    message(FATAL_ERROR "INFERNO_CUDA=ON needs the CUDA toolkit: no nvcc was found. Install it and put nvcc on the "
-                        "PATH, or set CUDACXX.")
-  endif()
-  find_package(CUDAToolkit QUIET)
-  if(NOT TARGET CUDA::cublas)
-    message(FATAL_ERROR "INFERNO_CUDA=ON needs cuBLAS beside nvcc; the CUDA toolkit found has none.")
-  endif()
+  include("${CMAKE_CURRENT_LIST_DIR}/cuda.cmake")
 endif()
+set(INFERNO_VULKAN_HEADERS "" CACHE PATH "Newer Vulkan and SPIR-V headers than the system's; third_party/vulkan/fetch.py")
 if(INFERNO_VULKAN)
+  if(INFERNO_VULKAN_HEADERS)
+    set(Vulkan_INCLUDE_DIR "${INFERNO_VULKAN_HEADERS}/include" CACHE PATH "Vulkan headers")
+    find_library(Vulkan_LIBRARY NAMES vulkan libvulkan.so.1)  # without the development package there is no libvulkan.so
+    set(SPIRV-Headers_DIR "${INFERNO_VULKAN_HEADERS}/share/cmake/SPIRV-Headers" CACHE PATH "SPIR-V headers")
+  endif()
   find_package(Vulkan QUIET COMPONENTS glslc)
   if(NOT Vulkan_FOUND OR NOT Vulkan_GLSLC_EXECUTABLE)
     message(FATAL_ERROR "INFERNO_VULKAN=ON needs the Vulkan headers, loader and the glslc compiler "
                         "(on Debian: libvulkan-dev and glslc).")
+  endif()
+  file(STRINGS "${Vulkan_INCLUDE_DIR}/vulkan/vulkan_core.h" _layer_settings REGEX "define VK_EXT_layer_settings ")
+  if(NOT _layer_settings)
+    message(FATAL_ERROR "INFERNO_VULKAN=ON needs newer Vulkan headers than those in ${Vulkan_INCLUDE_DIR}: "
+                        "-DINFERNO_VULKAN_HEADERS=$(python third_party/vulkan/fetch.py) brings some.")
   endif()
   find_package(SPIRV-Headers CONFIG QUIET)
   if(NOT SPIRV-Headers_FOUND)

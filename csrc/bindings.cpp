@@ -8,11 +8,13 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <sstream>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "devices.h"
 #include "draft_model.h"
 #include "engine.h"
 #include "grammar.h"
@@ -270,6 +272,15 @@ const char * type_name() {
     }
 }
 
+py::list words(const char * text) {
+    py::list           result;
+    std::istringstream stream(text == nullptr ? "" : text);
+    for (std::string word; stream >> word;) {
+        result.append(word);
+    }
+    return result;
+}
+
 template <class Owner, class Table>
 py::list describe(const Table & table) {
     const Owner defaults;
@@ -285,6 +296,7 @@ py::list describe(const Table & table) {
         item["min_exclusive"] = row.min_exclusive;
         item["max_items"]     = row.max_items;
         item["max_length"]    = row.max_length;
+        item["choices"]       = words(row.choices);
         item["help"]          = row.help;
         result.append(item);
     });
@@ -335,6 +347,20 @@ py::dict to_dict(const MemoryEstimate & memory) {
     result["compute_bytes"] = memory.compute_bytes;
     result["store_bytes"]   = memory.store_bytes;
     result["total_bytes"]   = memory.total();
+    result["host_bytes"]    = memory.host_bytes();
+    result["context_size"]  = memory.context_size;
+    result["device_bytes"]  = memory.device_bytes;
+    result["gpu_layers"]    = memory.gpu_layers;
+    return result;
+}
+
+py::dict to_dict(const Device & device) {
+    py::dict result;
+    result["name"]        = device.name;
+    result["description"] = device.description;
+    result["kind"]        = device.kind;
+    result["total_bytes"] = device.total_bytes;
+    result["free_bytes"]  = device.free_bytes;
     return result;
 }
 
@@ -624,6 +650,19 @@ PYBIND11_MODULE(_core, m) {
         }
         return to_dict(memory);
     }, "path"_a, "options"_a = py::dict());
+    m.def("gpu_backends", &gpu_backends);
+    m.def("devices", [] {
+        std::vector<Device> devices;
+        {
+            const py::gil_scoped_release nogil;
+            devices = list_devices();
+        }
+        py::list result;
+        for (const Device & device : devices) {
+            result.append(to_dict(device));
+        }
+        return result;
+    });
     m.def("set_log_level", &set_log_level, "level"_a);
     bind_engine(m);
 }

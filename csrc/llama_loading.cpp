@@ -1,6 +1,7 @@
 #include "llama_loading.h"
 
 #include <llama-ext.h>
+#include <llama-model.h>
 
 #include <algorithm>
 #include <atomic>
@@ -15,8 +16,10 @@
 #include <sched.h>
 #endif
 
+#include "devices.h"
 #include "error.h"
 #include "kernels/weights_buffer.h"
+#include "software_devices.h"
 
 namespace inferno {
 
@@ -69,6 +72,21 @@ int32_t physical_cores() {
     return static_cast<int32_t>(cores.empty() ? fallback : cores.size());
 }
 
+ggml_type cache_type_of(const std::string & name) {
+    for (int type = 0; type < GGML_TYPE_COUNT; ++type) {
+        if (name == ggml_type_name(static_cast<ggml_type>(type))) {
+            return static_cast<ggml_type>(type);
+        }
+    }
+    throw Error(ErrorCode::internal_error, "There is no type " + name + ".");
+}
+
+llama_flash_attn_type flash_attention_of(const std::string & name) {
+    return name == "on"    ? LLAMA_FLASH_ATTN_TYPE_ENABLED
+           : name == "off" ? LLAMA_FLASH_ATTN_TYPE_DISABLED
+                           : LLAMA_FLASH_ATTN_TYPE_AUTO;
+}
+
 // The most rows that one pass computes; beyond this, scratch memory grows and speed does not.
 constexpr int32_t kMaxPass = 512;
 
@@ -86,6 +104,7 @@ void start_llama() {
     static std::once_flag once;
     std::call_once(once, [] {
         llama_log_set(log_line, nullptr);
+        show_software_devices();
         kernels::register_weights_buffer_type();
         llama_backend_init();
     });
@@ -106,10 +125,13 @@ EngineOptions effective_options(const EngineOptions & options, const ModelInfo &
     return result;
 }
 
-llama_model_params model_params(const EngineOptions & options) {
+llama_model_params model_params(const EngineOptions & options, const Placement & placement) {
     kernels::use_kernels(options.cpu_kernels);
     llama_model_params params = llama_model_default_params();
-    params.n_gpu_layers       = options.gpu_layers;
+    params.devices            = const_cast<ggml_backend_dev_t *>(placement.devices.data());
+    params.n_gpu_layers       = placement.gpu_layers;
+    params.split_mode         = placement.split_mode;
+    params.tensor_split       = placement.shares.empty() ? nullptr : placement.shares.data();
     return params;
 }
 
@@ -128,6 +150,10 @@ llama_context_params generation_params(const EngineOptions & options) {
     params.kv_unified = false;
     params.swa_full   = true;  // a trimmed sliding window could not be extended again
     params.no_perf    = true;
+    params.offload_kqv     = options.kv_offload;
+    params.type_k          = cache_type_of(options.cache_type_k);
+    params.type_v          = cache_type_of(options.cache_type_v);
+    params.flash_attn_type = flash_attention_of(options.flash_attention);
     return params;
 }
 
@@ -166,13 +192,35 @@ uint64_t store_bytes(const EngineOptions & options) {
     return options.prefix_cache ? static_cast<uint64_t>(options.prefix_store_mb) << 20 : 0;
 }
 
-MemoryEstimate memory_of(const llama_context * context) {
+void check_cache_types(const llama_model * model, const EngineOptions & options) {
+    const auto check = [](const char * field, const std::string & name, uint32_t head) {
+        const int64_t block = ggml_blck_size(cache_type_of(name));
+        if (head % block != 0) {
+            throw Error(ErrorCode::invalid_request,
+                        std::string(field) + " cannot be " + name + ": the model's heads of " + std::to_string(head) +
+                            " are no whole blocks of " + std::to_string(block) + ".",
+                        field);
+        }
+    };
+    for (uint32_t layer = 0; layer < model->hparams.n_layer(); ++layer) {
+        check("cache_type_k", options.cache_type_k, model->hparams.n_embd_head_k(layer));
+        check("cache_type_v", options.cache_type_v, model->hparams.n_embd_head_v(layer));
+    }
+}
+
+MemoryEstimate memory_of(const llama_context * context, bool with_model) {
     MemoryEstimate result;
     for (const auto & [type, part] : llama_get_memory_breakdown(context)) {
-        (void) type;
-        result.model_bytes += part.model;
+        const uint64_t model = with_model ? part.model : 0;
+        const uint64_t bytes = model + part.context + part.compute;
+        result.model_bytes += model;
         result.context_bytes += part.context;
         result.compute_bytes += part.compute;
+        ggml_backend_dev_t device = ggml_backend_buft_get_device(type);
+        if (bytes > 0 && device != nullptr && is_gpu(device) && !ggml_backend_buft_is_host(type)) {
+            result.device_bytes[ggml_backend_dev_name(device)] += bytes;
+            result.separate_bytes += shares_host_memory(device) ? 0 : bytes;
+        }
     }
     return result;
 }

@@ -8,6 +8,7 @@
 #include "error.h"
 #include "kv_state.h"
 #include "llama_loading.h"
+#include "placement.h"
 #include "vocabulary.h"
 
 namespace inferno {
@@ -107,10 +108,10 @@ public:
     MemoryEstimate memory() const override {
         MemoryEstimate result = memory_of(generation_ ? generation_.get() : embedding_.get());
         if (generation_ && embedding_) {
-            const MemoryEstimate second = memory_of(embedding_.get());  // of the same weights
-            result.context_bytes += second.context_bytes;
-            result.compute_bytes += second.compute_bytes;
+            result += memory_of(embedding_.get(), false);  // of the same weights
         }
+        result.context_size = options_.context_size;
+        result.gpu_layers   = options_.gpu_layers;
         result.store_bytes = token_bytes() > 0 ? store_bytes(options_) : 0;
         return result;
     }
@@ -270,8 +271,11 @@ std::unique_ptr<Model> load_here(const std::string & path, const EngineOptions &
     if (!info.can_generate && !info.can_embed) {
         refuse("The model is of a kind that is not supported: it neither generates text nor embeds.");
     }
-    const EngineOptions effective = effective_options(options, info);
-    llama_model_params  params    = model_params(effective);
+    EngineOptions   effective = effective_options(options, info);
+    const Placement placement = place(path, effective, info);
+    check_room(path, effective, info, placement);
+    effective.gpu_layers      = placement.gpu_layers;
+    llama_model_params params = model_params(effective, placement);
     // Read, not memory-mapped: weights that are repacked for the CPU would stay in memory twice (measured with a Q4_0
     // file of 78 MB: 181 MB resident mapped, 123 MB read; no difference for Q4_1, which is not repacked). It is also
     // what estimate_memory() counts.
@@ -290,6 +294,7 @@ std::unique_ptr<Model> load_here(const std::string & path, const EngineOptions &
     if (!model) {
         refuse("The file is not a model that can be loaded.");
     }
+    check_cache_types(model.get(), effective);
     if (llama_vocab_type(llama_model_get_vocab(model.get())) == LLAMA_VOCAB_TYPE_NONE) {
         refuse("The model has no vocabulary.");
     }

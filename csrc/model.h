@@ -45,14 +45,25 @@ struct MemoryEstimate {
     uint64_t compute_bytes = 0;  // scratch of the graph
     uint64_t store_bytes   = 0;  // prefixes outside the KV cache, at most
 
+    int32_t                         context_size = 0;    // tokens one sequence may hold
+    int32_t                         gpu_layers = 0;      // layers on devices, the output counted as one
+    std::map<std::string, uint64_t> device_bytes;        // by a device's name: what of the above lies there
+    uint64_t                        separate_bytes = 0;  // of these: not in the host's memory
+
+    // With a model beside it.
     MemoryEstimate & operator+=(const MemoryEstimate & other) {
         model_bytes += other.model_bytes;
         context_bytes += other.context_bytes;
         compute_bytes += other.compute_bytes;
         store_bytes += other.store_bytes;
+        separate_bytes += other.separate_bytes;
+        for (const auto & [device, bytes] : other.device_bytes) {
+            device_bytes[device] += bytes;
+        }
         return *this;
     }
     uint64_t total() const { return model_bytes + context_bytes + compute_bytes + store_bytes; }
+    uint64_t host_bytes() const { return total() - separate_bytes; }
 };
 
 // Thread-safe; lives as long as its model.

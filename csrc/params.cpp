@@ -40,6 +40,17 @@ void check_count(const std::string & field, size_t count, const Row & row) {
     }
 }
 
+void check_choice(const std::string & field, const std::string & value, const char * choices) {
+    std::istringstream words(choices);
+    std::string        all;
+    for (std::string word; words >> word; all += (all.empty() ? "" : ", ") + word) {
+        if (word == value) {
+            return;
+        }
+    }
+    refuse(field, "one of " + all);
+}
+
 template <class Row>
 void check(const std::string &, bool, const Row &) {}
 
@@ -64,6 +75,9 @@ template <class Row>
 void check(const std::string & field, const std::string & value, const Row & row) {
     if (value.size() > row.max_length) {
         refuse(field, "at most " + std::to_string(row.max_length) + " bytes long");
+    }
+    if (row.choices != nullptr) {
+        check_choice(field, value, row.choices);
     }
 }
 
@@ -114,6 +128,12 @@ void validate(const SamplingParams & params) {
 
 void validate(const EngineOptions & options) {
     check_all(options, kEngineFields);
+    if (options.flash_attention == "off" && options.cache_type_v.front() == 'q') {
+        refuse("cache_type_v", "f32, f16 or bf16 where flash_attention is off");
+    }
+    if (options.main_gpu != 0 && options.split_mode != "none") {
+        refuse("main_gpu", "0 where split_mode is not none");
+    }
 }
 
 }  // namespace inferno

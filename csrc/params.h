@@ -17,6 +17,7 @@ namespace inferno {
 using Token = int32_t;
 
 inline constexpr int32_t kMaxParallel = 128;
+inline constexpr auto    kCacheTypes  = "f32 f16 bf16 q8_0 q5_1 q5_0 q4_1 q4_0";
 
 struct LogitBias {
     Token token;
@@ -56,6 +57,15 @@ struct EngineOptions {
     int32_t batch_size      = 512;
     int32_t threads         = 0;
     int32_t gpu_layers      = -1;
+    std::string device;
+    std::string split_mode = "layer";
+    std::string tensor_split;
+    int32_t main_gpu          = 0;
+    int32_t device_reserve_mb = 512;
+    bool    kv_offload        = true;
+    std::string cache_type_k    = "f16";
+    std::string cache_type_v    = "f16";
+    std::string flash_attention = "auto";
     int32_t queue_size      = 512;
     int32_t step_budget_ms  = 80;
     bool    prefix_cache    = true;
@@ -65,7 +75,8 @@ struct EngineOptions {
     bool    cpu_kernels     = true;
 };
 
-// One row. For lists `min`/`max` bound the items, `max_items` their number, `max_length` a string's bytes.
+// One row. For lists `min`/`max` bound the items, `max_items` their number, `max_length` a string's bytes. `choices` are
+// all that a string may be, separated by spaces; null when anything goes.
 template <class Owner, class T>
 struct Field {
     const char * name;
@@ -76,6 +87,7 @@ struct Field {
     bool         min_exclusive = false;
     size_t       max_items     = 0;
     size_t       max_length    = 0;
+    const char * choices       = nullptr;
 };
 
 template <class Owner, class T>
@@ -86,6 +98,8 @@ template <class Owner, class T>
 Field(const char *, T Owner::*, double, double, const char *, bool, size_t) -> Field<Owner, T>;
 template <class Owner, class T>
 Field(const char *, T Owner::*, double, double, const char *, bool, size_t, size_t) -> Field<Owner, T>;
+template <class Owner, class T>
+Field(const char *, T Owner::*, double, double, const char *, bool, size_t, size_t, const char *) -> Field<Owner, T>;
 
 inline constexpr int32_t kMaxDraft = 32;  // tokens guessed at once
 
@@ -135,7 +149,27 @@ inline constexpr auto kEngineFields = std::make_tuple(
     Field{"parallel", &EngineOptions::parallel, 1, kMaxParallel, "Sequences generated at once; more wait in the queue."},
     Field{"batch_size", &EngineOptions::batch_size, 1, 16384, "Most tokens computed in one step."},
     Field{"threads", &EngineOptions::threads, 0, 1024, "Compute threads; 0 takes the physical cores."},
-    Field{"gpu_layers", &EngineOptions::gpu_layers, -1, 100000, "Layers kept on the GPU; -1 means all."},
+    Field{"gpu_layers", &EngineOptions::gpu_layers, -1, 100000,
+          "Layers kept on the GPU; -1 takes all that fit. Without a GPU all stay with the processor."},
+    Field{"device", &EngineOptions::device, 0, 0,
+          "Devices to use, as `inferno gpu list` names them, with commas between; empty takes every GPU, `cpu` none.",
+          false, 0, 256},
+    Field{"split_mode", &EngineOptions::split_mode, 0, 0,
+          "How several devices share a model: layer by layer, row by row of each matrix (CUDA), or not at all (none).",
+          false, 0, 8, "none layer row"},
+    Field{"tensor_split", &EngineOptions::tensor_split, 0, 0,
+          "Each device's share of the layers, as in `3,1`; empty goes by free memory.", false, 0, 256},
+    Field{"main_gpu", &EngineOptions::main_gpu, 0, 127, "Which of the devices, from 0, has it all with split_mode none."},
+    Field{"device_reserve_mb", &EngineOptions::device_reserve_mb, 0, 1048576,
+          "Megabytes of each device's free memory that gpu_layers = -1 does not take."},
+    Field{"kv_offload", &EngineOptions::kv_offload, 0, 1,
+          "Keep the KV cache of layers on a device there, too; otherwise all of it is in host memory."},
+    Field{"cache_type_k", &EngineOptions::cache_type_k, 0, 0, "Type of the keys in the KV cache.", false, 0, 8,
+          kCacheTypes},
+    Field{"cache_type_v", &EngineOptions::cache_type_v, 0, 0,
+          "Type of the values in the KV cache; a quantized one needs flash attention.", false, 0, 8, kCacheTypes},
+    Field{"flash_attention", &EngineOptions::flash_attention, 0, 0,
+          "Attention in one pass over the KV cache; auto: where the devices can.", false, 0, 8, "auto on off"},
     Field{"queue_size", &EngineOptions::queue_size, 1, 1000000, "Requests that may wait; one more is refused."},
     Field{"step_budget_ms", &EngineOptions::step_budget_ms, 1, 60000,
           "Longest step, in milliseconds, that prompt processing may cause while other texts are generated."},

@@ -19,7 +19,9 @@ LAYERS = (
     {"gbnf", "json_pattern", "json_range", "json_shape"},
     {"gbnf_writer"},
     {"prefix_cache", "waiting_queue", "step_cost", "model", "model_info", "memory_estimate"},
-    {"llama_loading", "vocabulary", "kv_state", "prefix_index", "prefix_store"},
+    {"placement"},
+    {"llama_loading", "devices", "vocabulary", "kv_state", "prefix_index", "prefix_store"},
+    {"software_devices"},
     {"sequence"},
     {"sampler", "candidates", "text_stream", "channel"},
     {"batch"},
@@ -29,7 +31,7 @@ LAYERS = (
 KERNELS = "kernels"
 #: model.h is an interface without llama.cpp in it, which the rooms below the model talk to.
 INTERFACES = {"model", "sampler"}
-MAY_KNOW_LLAMA = {"model", "model_info", "memory_estimate", "kv_state", "llama_loading", "vocabulary", "chat"}
+MAY_KNOW_LLAMA = {"model", "model_info", "placement", "devices", "kv_state", "llama_loading", "vocabulary", "chat"}
 LLAMA = re.compile(r"(llama|ggml|gguf)[\w-]*\.h$|^common/")
 
 

@@ -24,6 +24,7 @@ from inferno.request import (
     Finish,
     FinishReason,
     ModelInfo,
+    Placement,
     Request,
     TextPrompt,
     Timings,
@@ -62,6 +63,7 @@ class FakeEngine:
 
     context_size = 128
     memory_bytes = 5000
+    placement = Placement(gpu_layers=2, host_bytes=4000, device_bytes={"Fake0": 1000})
 
     def __init__(self, pieces: Sequence[str] | None = PIECES) -> None:
         self.info = model_info()
@@ -98,7 +100,13 @@ class FakeEngine:
 
     async def stats(self) -> EngineStats:
         return EngineStats(
-            running=1, kv_tokens_used=7, kv_tokens_total=128, steps_total=10, rows_total=40, busy_ms_total=1500.0
+            running=1,
+            kv_tokens_used=7,
+            kv_tokens_total=128,
+            steps_total=10,
+            rows_total=40,
+            busy_ms_total=1500.0,
+            placement=self.placement,
         )
 
     async def close(self, grace_s: float = 0.0) -> None:
@@ -218,7 +226,11 @@ class FakePool:
     def statuses(self) -> dict[str, Status]:
         return {
             model_id: Status(
-                state=self.engine.state, context_size=self.engine.context_size, restarts=2, options=self.options
+                state=self.engine.state,
+                context_size=self.engine.context_size,
+                restarts=2,
+                options=self.options,
+                placement=self.engine.placement,
             )
             for model_id in self.loaded
         }

@@ -5,7 +5,8 @@ from typing import Any, TypedDict
 
 class FieldRow(TypedDict):
     """One knob: `type` is integer, number, boolean, string, strings, integers or token_biases; `min`/`max` bound
-    the value or a list's items; `max_items` a list; `max_length` a string's UTF-8 bytes. 0 means no such bound."""
+    the value or a list's items; `max_items` a list; `max_length` a string's UTF-8 bytes. 0 means no such bound, and
+    no `choices` that any string may be."""
 
     name: str
     type: str
@@ -15,7 +16,39 @@ class FieldRow(TypedDict):
     min_exclusive: bool
     max_items: int
     max_length: int
+    choices: list[str]
     help: str
+
+class DeviceRow(TypedDict):
+    """`kind` is gpu, integrated (shares the host's memory) or software (the processor). 0 bytes: the driver does not
+    say."""
+
+    name: str
+    description: str
+    kind: str
+    total_bytes: int
+    free_bytes: int
+
+class Memory(TypedDict):
+    """`total_bytes` are the four before it; `host_bytes` what of it is in the host's memory; `device_bytes` what is on
+    each device, by its name; `gpu_layers` how many layers are there, the output counted as one; `context_size` the
+    tokens that one sequence may hold."""
+
+    model_bytes: int
+    context_bytes: int
+    compute_bytes: int
+    store_bytes: int
+    total_bytes: int
+    host_bytes: int
+    context_size: int
+    device_bytes: dict[str, int]
+    gpu_layers: int
+
+def gpu_backends() -> list[str]:
+    """The GPU backends that this build has. Starts no driver."""
+
+def devices() -> list[DeviceRow]:
+    """The devices of these backends; starts their drivers, which may take memory there until the process ends."""
 
 def sampling_fields() -> list[FieldRow]: ...
 def engine_fields() -> list[FieldRow]: ...
@@ -29,8 +62,8 @@ def validate_engine_options(fields: dict[str, Any]) -> dict[str, Any]: ...
 def inspect_model(path: str) -> dict[str, Any]:
     """The fields of `inferno.request.ModelInfo`, from the file's header. Raises InvalidRequest."""
 
-def estimate_memory(path: str, options: dict[str, Any]) -> dict[str, int]:
-    """`model_bytes`, `context_bytes`, `compute_bytes`, `store_bytes`, `total_bytes` that loading would take at most."""
+def estimate_memory(path: str, options: dict[str, Any]) -> Memory:
+    """What loading would take at most. Raises InvalidRequest."""
 
 def set_log_level(level: int) -> None:
     """llama.cpp's own messages go to stderr up to this level: 0 none, 1 errors, 2 warnings, 3 info, 4 debug."""
@@ -46,7 +79,7 @@ class Engine:
     @property
     def context_size(self) -> int: ...
     @property
-    def memory(self) -> dict[str, int]: ...
+    def memory(self) -> Memory: ...
     @property
     def wake_fd(self) -> int:
         """Readable when events wait. Reading it is `drain`'s business."""

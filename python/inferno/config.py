@@ -441,14 +441,15 @@ SETTINGS: tuple[Setting, ...] = (
 
 def engine_settings() -> tuple[Setting, ...]:
     """The engine's own table, as rows of section `engine`."""
-    kinds = {"integer": int, "number": float, "boolean": bool}
+    kinds = {"integer": int, "number": float, "boolean": bool, "string": str}
     return tuple(
         Setting(
             key=f"engine.{row['name']}",
             kind=kinds[row["type"]],
             default=row["default"],
-            min=row["min"],
-            max=row["max"],
+            min=None if row["type"] == "string" else row["min"],
+            max=None if row["type"] == "string" else row["max"],
+            choices=tuple(row["choices"]),
             help=row["help"],
         )
         for row in _core.engine_fields()

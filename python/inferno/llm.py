@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from inferno import _core, errors
 from inferno.config import load_settings
+from inferno.engine import fitting
 from inferno.engine.generation import Collector, Generation
 from inferno.engine.local import LocalEngine
 from inferno.models import preflight
@@ -35,6 +36,7 @@ from inferno.request import (
     Event,
     Message,
     ModelInfo,
+    Placement,
     Prompt,
     Request,
     Result,
@@ -84,8 +86,8 @@ class LLM:
 
         `context_size`: tokens one sequence may hold, prompt and output; `parallel`: sequences computed at once (each
         takes its share of memory); `batch_size`: tokens computed in one step; `threads`: compute threads, 0 = the
-        physical cores; `gpu_layers`: layers kept on the GPU, -1 = all. Further engine options (queue_size,
-        step_budget_ms, prefix_cache, prefix_store_mb) are in `inferno._core.engine_fields()`, with the defaults.
+        physical cores; `gpu_layers`: layers kept on the GPU, -1 = all that fit. Further engine options (device,
+        queue_size, step_budget_ms, prefix_cache, prefix_store_mb and others) are in `inferno._core.engine_fields()`, with the defaults.
         `progress` gets fractions from 0 to 1 and stops the load by returning False.
 
         Raises ModelNotFound, InvalidRequest (bad file or option), ServiceUnavailable (not enough memory).
@@ -101,6 +103,7 @@ class LLM:
         checked = _core.validate_engine_options(options)
         self.id, path = _located(model, models_dir)
         preflight.check(path)
+        fitting.check(_core.estimate_memory(str(path), checked), fitting.physical_memory(), self.id)
         self._engine = LocalEngine(str(path), checked, progress)
 
     # ---- text ---------------------------------------------------------------------------------------------------
@@ -250,6 +253,11 @@ class LLM:
     def memory_bytes(self) -> int:
         """Weights, KV cache and compute buffers."""
         return self._engine.memory_bytes
+
+    @property
+    def placement(self) -> Placement:
+        """How many layers are on devices, and the memory in the host and on each device."""
+        return self._engine.placement
 
     def stats(self) -> EngineStats:
         """Gauges and running totals of the engine."""

@@ -223,6 +223,15 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
         return [name for name, able in names.items() if able]
 
 
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a loaded model is: layers on devices (the output counted as one), bytes in the host's memory, and bytes on
+    each device by its name. Integrated and software devices have the host's memory."""
+
+    gpu_layers: int = 0
+    host_bytes: int = 0
+    device_bytes: dict[str, int] = {}
+
+
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """Gauges and running totals of one engine."""
 
@@ -243,6 +252,7 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     preemptions_total: int = 0
     busy_ms_total: float = 0.0
     memory_bytes: int = 0
+    placement: Placement = Placement()
 
     @property
     def busy_s_total(self) -> float:

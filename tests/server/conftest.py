@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from inferno.config import Settings, load_settings
+from inferno.engine.devices import Device, KnownDevices
 from inferno.server.app import create_app
 from inferno.server.run import Server
 from inferno.server.services import Services, build_services
@@ -48,7 +49,13 @@ def make_services(
     registry: Any = FakeRegistry(MODEL, "org/name")
     pool: Any = FakePool(registry, engine)
     defaults = {"limits__enabled": False, "auth__enabled": key is not None, "auth__api_key": key}
-    return build_services(settings(**{**defaults, **flags}), registry, pool, database or shared_database())
+    services = build_services(settings(**{**defaults, **flags}), registry, pool, database or shared_database())
+    services.devices = KnownDevices(fake_devices)
+    return services
+
+
+async def fake_devices() -> list[Device]:
+    return [Device(name="Fake0", description="A fake", kind="gpu", total_bytes=8000, free_bytes=7000)]
 
 
 #: What an error never says: where something is on this machine, and what the program was doing.

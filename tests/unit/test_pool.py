@@ -10,7 +10,7 @@ from inferno.engine.protocol import EngineState
 from inferno.models import pool as pool_module
 from inferno.models.pool import ModelPool
 from inferno.models.registry import ModelEntry
-from inferno.request import EngineStats
+from inferno.request import EngineStats, Placement
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +35,7 @@ class FakeEngine:
 
     def __init__(self, path: str, options: Mapping[str, Any]) -> None:
         self.memory_bytes = SIZES[path]
+        self.placement = Placement(host_bytes=SIZES[path])
         self.options = dict(options)
         self.state: EngineState = "ready"
         self.healthy = True
@@ -101,7 +102,7 @@ class World:
 
     async def estimate(self, path: Path, options: Mapping[str, Any]) -> Mapping[str, int]:
         self.estimates.append(str(path))
-        return {"total_bytes": SIZES[str(path)]}
+        return {"host_bytes": SIZES[str(path)]}
 
     async def use(self, model_id: str) -> FakeEngine:
         async with self.pool.lease(model_id) as lease:

@@ -21,12 +21,12 @@ _TIMEOUT_S = 60.0
 
 
 class _Answer(msgspec.Struct, omit_defaults=True):
-    memory: dict[str, int] = {}
+    memory: dict[str, Any] = {}
     failure: Failure | None = None
 
 
-async def estimate_memory(path: Path, options: Mapping[str, Any]) -> dict[str, int]:
-    """`model_bytes`, `context_bytes`, `compute_bytes`, `store_bytes`, `total_bytes` that loading `path` would take.
+async def estimate_memory(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What loading `path` would take: the fields of `inferno._core.Memory`.
 
     Raises InvalidRequest for a file that cannot be loaded, whatever happens to the process that looks at it.
     """
@@ -61,7 +61,7 @@ def _main() -> None:
     _core.set_log_level(0)
     path, options = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[str, dict[str, Any]])
     try:
-        answer = _Answer(memory=_core.estimate_memory(path, options))
+        answer = _Answer(memory=dict(_core.estimate_memory(path, options)))
     except Exception as error:
         answer = _Answer(failure=Failure.of(error))
     sys.stdout.buffer.write(msgspec.json.encode(answer))

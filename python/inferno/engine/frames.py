@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from inferno import errors
-from inferno.request import EmbeddingRequest, EngineStats, Event, ModelInfo, Request
+from inferno.request import EmbeddingRequest, EngineStats, Event, ModelInfo, Placement, Request
 
 #: Longest message, in bytes. A longer one is refused by the sender and ends the connection at the receiver.
 MAX_FRAME = 64 * 1024 * 1024
@@ -96,6 +96,7 @@ class Ready(msgspec.Struct, array_like=True, frozen=True, tag=11):
     info: ModelInfo
     context_size: int
     memory_bytes: int
+    placement: Placement
 
 
 class LoadFailed(msgspec.Struct, array_like=True, frozen=True, tag=12):

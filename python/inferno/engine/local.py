@@ -19,7 +19,7 @@ from inferno.engine.generation import Collector, EmbeddingJob, Generation, Seque
 from inferno.engine.protocol import EngineState
 from inferno.engine.streams import Streams, or_cancel
 from inferno.engine.submission import Submitter
-from inferno.request import EmbeddingRequest, Embeddings, EngineStats, Event, ModelInfo, Request, Result
+from inferno.request import EmbeddingRequest, Embeddings, EngineStats, Event, ModelInfo, Placement, Request, Result
 
 if TYPE_CHECKING:
     from inferno._core import Engine as Core
@@ -57,6 +57,7 @@ class LocalEngine:
         self._core = core
         self.info = msgspec.convert(core.info, ModelInfo)
         self.memory_bytes: int = core.memory["total_bytes"]
+        self.placement = msgspec.convert(core.memory, Placement)
         self._submitter = Submitter(core, self.info)
         self._streams = Streams()
         self._draining = threading.Lock()  # events are handed out in the order they are drained
@@ -151,7 +152,8 @@ class LocalEngine:
         return embedding.joined(request.model, done)
 
     def stats_now(self) -> EngineStats:
-        return msgspec.convert({**self._core.stats(), "memory_bytes": self.memory_bytes}, EngineStats)
+        known = {"memory_bytes": self.memory_bytes, "placement": self.placement}
+        return msgspec.convert({**self._core.stats(), **known}, EngineStats)
 
     def close_now(self, grace_s: float = 0.0) -> None:
         self._closed = True

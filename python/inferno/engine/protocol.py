@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, Protocol, TypeAlias
 
 from inferno.engine.generation import Generation
-from inferno.request import EmbeddingRequest, Embeddings, EngineStats, ModelInfo, Request
+from inferno.request import EmbeddingRequest, Embeddings, EngineStats, ModelInfo, Placement, Request
 
 #: `failed`: the engine is gone and does not come back by itself.
 EngineState: TypeAlias = Literal["loading", "ready", "restarting", "failed", "closed"]
@@ -26,6 +26,9 @@ class Engine(Protocol):
     def memory_bytes(self) -> int:
         """What the model takes: weights, KV cache and compute buffers."""
         ...
+
+    @property
+    def placement(self) -> Placement: ...
 
     @property
     def state(self) -> EngineState: ...

@@ -20,7 +20,7 @@ from inferno.engine.process import WORKER_COMMAND, ReportProgress, WorkerProcess
 from inferno.engine.protocol import EngineState
 from inferno.engine.restarts import RestartPolicy, Restarts
 from inferno.engine.streams import Streams, or_cancel
-from inferno.request import EmbeddingRequest, Embeddings, EngineStats, ErrorInfo, ModelInfo, Request
+from inferno.request import EmbeddingRequest, Embeddings, EngineStats, ErrorInfo, ModelInfo, Placement, Request
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +122,10 @@ class WorkerEngine:
         return self._ready.memory_bytes
 
     @property
+    def placement(self) -> Placement:
+        return self._ready.placement
+
+    @property
     def state(self) -> EngineState:
         return self._state
 
@@ -160,7 +164,7 @@ class WorkerEngine:
         if not done:
             raise errors.ServiceUnavailable("The model's worker process does not answer.", retry_after=1)
         stats: EngineStats = asked.result()
-        return msgspec.structs.replace(stats, memory_bytes=self.memory_bytes)
+        return msgspec.structs.replace(stats, memory_bytes=self.memory_bytes, placement=self.placement)
 
     async def close(self, grace_s: float = 0.0) -> None:
         supervisor, self._supervisor = self._supervisor, None

@@ -25,7 +25,7 @@ import msgspec
 from inferno.engine import frames
 from inferno.engine.local import OpenCore, open_core
 from inferno.engine.submission import Submitter
-from inferno.request import EngineStats, ModelInfo
+from inferno.request import EngineStats, ModelInfo, Placement
 
 if TYPE_CHECKING:
     from inferno._core import Engine as Core
@@ -83,7 +83,9 @@ class Worker:
         try:
             core = self._open_core(path, options, self._report)
             info = msgspec.convert(core.info, ModelInfo)
-            ready = frames.encode(frames.Ready(info, core.context_size, core.memory["total_bytes"]))
+            memory = core.memory
+            placement = msgspec.convert(memory, Placement)
+            ready = frames.encode(frames.Ready(info, core.context_size, memory["total_bytes"], placement))
         except Exception as error:
             self._send(frames.encode(frames.LoadFailed(frames.Failure.of(error))))
             return

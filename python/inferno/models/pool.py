@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
@@ -15,18 +14,19 @@ import msgspec
 
 from inferno import _core, errors
 from inferno.config import Settings
+from inferno.engine import fitting
 from inferno.engine.estimate import estimate_memory
 from inferno.engine.protocol import Engine, EngineState
 from inferno.engine.worker import WorkerEngine
 from inferno.models import preflight
 from inferno.models.registry import ModelEntry, Registry
-from inferno.request import EngineStats
+from inferno.request import EngineStats, Placement
 
 log = logging.getLogger(__name__)
 
 ReportProgress: TypeAlias = Callable[[float], object]
 EngineFactory: TypeAlias = Callable[[str, Mapping[str, Any], ReportProgress], Awaitable[Engine]]
-Estimate: TypeAlias = Callable[[Path, Mapping[str, Any]], Awaitable[Mapping[str, int]]]
+Estimate: TypeAlias = Callable[[Path, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 _PROBE_S = 2.0
 
@@ -49,6 +49,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
     last_error: str | None = None
     options: dict[str, Any] = {}
+    placement: Placement = Placement()
 
 
 class Lease(msgspec.Struct, frozen=True):
@@ -214,11 +215,11 @@ class ModelPool:
     async def _carry_out(self, load: _Load) -> None:
         entry, options = load.entry, load.options
         await asyncio.to_thread(preflight.check, entry.path)
-        needed = (await self._estimate(entry.path, options))["total_bytes"]
+        memory = await self._estimate(entry.path, options)
         replaced = self._loaded.get(entry.id)
         async with self._making_room:
-            await self._make_room(entry.id, needed, replaced)
-            self._reserved[entry.id] = needed
+            await self._make_room(entry.id, memory, replaced)
+            self._reserved[entry.id] = memory["host_bytes"]
         try:
             if replaced is not None:
                 await self._retire(replaced, self._settings.server.drain_s)
@@ -244,14 +245,15 @@ class ModelPool:
 
     # ---- inside: room -------------------------------------------------------------------------------------------
 
-    async def _make_room(self, model_id: str, needed: int, replaced: _Slot | None) -> None:
+    async def _make_room(self, model_id: str, memory: Mapping[str, Any], replaced: _Slot | None) -> None:
         """Unload idle models, the least recently used first, until there is room. Unloads nothing when even that
         would not help. `replaced` counts as gone."""
+        needed = memory["host_bytes"]
         while not self._fits(needed, [*self._kept(replaced), *self._retiring]):
             idle = sorted((slot for slot in self._kept(replaced) if slot.idle), key=lambda slot: slot.last_use)
             busy = [slot for slot in self._kept(replaced) if not slot.idle]
             if not self._fits(needed, busy):
-                raise self._no_room(model_id, needed, busy)
+                raise self._no_room(model_id, memory, busy)
             if self._retiring:
                 await asyncio.wait(self._retiring.values(), return_when=asyncio.FIRST_COMPLETED)
             else:
@@ -267,15 +269,14 @@ class ModelPool:
         return needed <= self._available(beside) and (limit == 0 or count < limit)
 
     def _available(self, beside: list[_Slot]) -> int:
-        budget = self._settings.models.memory_budget_bytes or physical_memory() * 9 // 10
-        return budget - sum(slot.engine.memory_bytes for slot in beside) - sum(self._reserved.values())
+        budget = self._settings.models.memory_budget_bytes or fitting.physical_memory() * 9 // 10
+        return budget - sum(slot.engine.placement.host_bytes for slot in beside) - sum(self._reserved.values())
 
-    def _no_room(self, model_id: str, needed: int, busy: list[_Slot]) -> errors.ServiceUnavailable:
-        available = max(0, self._available(busy))
-        if needed <= available:
-            message = f"Model '{model_id}' cannot be loaded: {len(busy) + len(self._reserved)} other models are busy."
-        else:
-            message = f"Model '{model_id}' needs {needed >> 20} MiB; {available >> 20} MiB can be had."
+    def _no_room(self, model_id: str, memory: Mapping[str, Any], busy: list[_Slot]) -> errors.ServiceUnavailable:
+        needed, available = memory["host_bytes"], max(0, self._available(busy))
+        if needed > available:
+            return fitting.no_room(memory, available, model_id)
+        message = f"Model '{model_id}' cannot be loaded: {len(busy) + len(self._reserved)} other models are busy."
         return errors.ServiceUnavailable(message, needed_bytes=needed, available_bytes=available, retry_after=10)
 
     async def _retire(self, slot: _Slot, grace_s: float) -> None:
@@ -342,6 +343,7 @@ class _Slot:
             restarts=getattr(self.engine, "restarts", 0),
             last_error=getattr(self.engine, "last_error", None),
             options=self.options,
+            placement=self.engine.placement,
         )
 
 
@@ -410,13 +412,3 @@ async def _probe(engine: Engine) -> EngineStats | None:
         return await asyncio.wait_for(engine.stats(), _PROBE_S)
     except (errors.InfernoError, TimeoutError):
         return None
-
-
-def physical_memory() -> int:
-    """Bytes of memory in this machine, or in the control group that confines us."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        confined = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return physical
-    return min(physical, int(confined)) if confined.isdigit() else physical

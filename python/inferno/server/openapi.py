@@ -57,6 +57,9 @@ _BODIES: dict[str, tuple[str | None, str | None]] = {
 }
 #: Method and path, without /v1 -> parameters beside those of the path.
 _PARAMETERS: dict[tuple[str, str], list[dict[str, Any]]] = {
+    ("GET", "/health"): [
+        {"name": "details", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 1, "default": 0}}
+    ],
     ("GET", "/traces"): [
         {
             "name": "limit",

@@ -44,6 +44,8 @@ def field_schema(row: _core.FieldRow, default: Any) -> Schema:
         schema[_COUNT[row["type"]]] = row["max_items"]
     if row["type"] == "string":
         schema["maxLength"] = row["max_length"]
+    if row["choices"]:
+        schema["enum"] = [*row["choices"], None]
     # `stop` may be one text, JSON may be given as text; every field may be null.
     schema["type"] = [schema["type"], "null", *(["string"] if row["type"] in ("strings", "json") else [])]
     return schema
@@ -258,6 +260,17 @@ def _health() -> Schema:
         version=_STRING,
         uptime_seconds=_INT,
         models_loaded=_INT,
+        devices=_list(_device()),
+    )
+
+
+def _device() -> Schema:
+    return _whole(
+        name=_STRING,
+        description=_STRING,
+        kind={"enum": ["gpu", "integrated", "software"]},
+        total_bytes=_INT,
+        used_bytes=_INT,
     )
 
 
@@ -319,10 +332,18 @@ def _service_status() -> Schema:
         progress={"type": "number"},
         context_size=_INT,
         memory_bytes=_INT,
+        gpu_layers=_INT,
+        device_bytes={"type": "object", "additionalProperties": _INT},
         active=_INT,
         restarts=_INT,
     )
-    return _whole(status={"enum": ["serving", "draining"]}, version=_STRING, uptime_seconds=_INT, models=_list(model))
+    return _whole(
+        status={"enum": ["serving", "draining"]},
+        version=_STRING,
+        uptime_seconds=_INT,
+        devices=_list(_device()),
+        models=_list(model),
+    )
 
 
 def _token() -> Schema:

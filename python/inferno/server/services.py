@@ -12,6 +12,7 @@ from inferno import __version__
 from inferno.batch.census import Census
 from inferno.batch.runner import BatchRunner
 from inferno.config import Settings
+from inferno.engine.devices import KnownDevices
 from inferno.identity.authentication import Authenticator
 from inferno.identity.limits import Limiter
 from inferno.identity.logins import Logins
@@ -47,6 +48,7 @@ class Services:
     metrics: Metrics
     traces: Traces
     custom_metrics: CustomMetrics
+    devices: KnownDevices = field(default_factory=KnownDevices)
     version: str = __version__
     started: float = field(default_factory=time.monotonic)
     started_at: float = field(default_factory=time.time)

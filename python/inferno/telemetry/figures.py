@@ -54,20 +54,28 @@ class ModelFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """What is true at a moment. `started` is in UTC seconds since 1970. `stats` are those of the engines that answered;
-    `batches` and `batch_items` say how many there are in each state, None when the database did not answer."""
+    `devices` has each GPU's memory in bytes; `batches` and `batch_items` say how many there are in each state, None when
+    the database did not answer."""
 
     version: str
     started: float
     draining: bool
     models: Mapping[str, ModelFigures]
     stats: Mapping[str, EngineStats]
+    devices: Mapping[str, int]
     batches: Mapping[str, int] | None
     batch_items: Mapping[str, int] | None
 
 
 def families(figures: Figures) -> list[Metric]:
     """As Prometheus's client library has them."""
-    return [*_of_server(figures), *_of_engines(figures.stats), *_of_models(figures.models), *_of_batches(figures)]
+    return [
+        *_of_server(figures),
+        *_of_engines(figures.stats),
+        *_of_devices(figures),
+        *_of_models(figures.models),
+        *_of_batches(figures),
+    ]
 
 
 def _of_server(figures: Figures) -> Iterator[Metric]:
@@ -84,6 +92,21 @@ def _of_engines(stats: Mapping[str, EngineStats]) -> Iterator[Metric]:
         for model, values in stats.items():
             family.add_metric([model], float(getattr(values, field)))
         yield family
+
+
+def _of_devices(figures: Figures) -> Iterator[Metric]:
+    total = GaugeMetricFamily("inferno_device_memory_bytes", "Memory of a GPU; 0 is not known", labels=["device"])
+    for device, size in figures.devices.items():
+        total.add_metric([device], float(size))
+    layers = GaugeMetricFamily("inferno_engine_gpu_layers", "Layers of a model that are on GPUs", labels=["model"])
+    held = GaugeMetricFamily(
+        "inferno_engine_device_memory_bytes", "Of a model's memory, what is on a GPU", labels=["model", "device"]
+    )
+    for model, stats in figures.stats.items():
+        layers.add_metric([model], float(stats.placement.gpu_layers))
+        for device, size in stats.placement.device_bytes.items():
+            held.add_metric([model, device], float(size))
+    yield from (total, layers, held)
 
 
 def _of_models(models: Mapping[str, ModelFigures]) -> Iterator[Metric]:

@@ -47,13 +47,16 @@ async def _families(call: Call) -> list[Metric]:
 
 
 async def _figures(services: Services) -> Figures:
-    stats, counts = await asyncio.gather(services.pool.stats(), services.census.counts())
+    stats, counts, devices = await asyncio.gather(
+        services.pool.stats(), services.census.counts(), services.devices.all()
+    )
     return Figures(
         version=services.version,
         started=services.started_at,
         draining=services.pool.closing,
         models={model_id: _of_model(status) for model_id, status in services.pool.statuses().items()},
         stats=stats,
+        devices={device.name: device.total_bytes for device in devices},
         batches=None if counts is None else counts.batches,
         batch_items=None if counts is None else counts.items,
     )
