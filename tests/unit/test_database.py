@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from inferno import errors
 from inferno.store import database as database_module
+from inferno.store import migrate as migrate_module
 from inferno.store.database import Database
 from inferno.store.schema import metadata, users
 from sqlalchemy import Connection, func, insert, select
@@ -70,6 +72,22 @@ def test_migrations_make_the_schema_of_the_tables(tmp_path: Path) -> None:
 
     assert database.read_now(differences) == []
     database.close()
+
+
+def test_the_newest_revision_is_that_of_the_scripts() -> None:
+    (head,) = ScriptDirectory(str(migrate_module.SCRIPTS)).get_heads()
+    assert migrate_module.newest() == head
+
+
+def test_a_database_that_is_up_to_date_does_not_load_what_migrates(tmp_path: Path) -> None:
+    Database("", data_dir=tmp_path).close()
+    program = (
+        "import sys, pathlib; from inferno.store.database import Database; import inferno.server.run;"
+        f"Database('', data_dir=pathlib.Path({str(tmp_path)!r})).close();"
+        "print([name for name in ('alembic', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_newer_database_is_refused(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias, get_args
 
-import numpy as np
-
 from inferno import _core
 from inferno.batch.jobs import BatchState, ItemState
 from inferno.identity.callers import ROLES
@@ -53,7 +51,7 @@ def field_schema(row: _core.FieldRow, default: Any) -> Schema:
 
 def _written(default: Any) -> Any:
     """A default as people write it: the engine's 0.7 is a 32-bit float."""
-    return float(str(np.float32(default))) if isinstance(default, float) else default
+    return float(f"{default:.7g}") if isinstance(default, float) else default
 
 
 def sampling(defaults: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, Schema]:

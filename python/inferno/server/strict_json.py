@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate
 from typing import Any, NoReturn
-
-import numpy as np
 
 from inferno import errors
 
@@ -20,10 +19,7 @@ MAX_DEPTH = 64
 
 #: A string, closed or not; possessive, so that no input makes it look twice at a byte.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_PIECE = 1 << 20
-_STEP = np.zeros(256, np.int8)
-_STEP[list(b"[{")] = 1
-_STEP[list(b"]}")] = -1
+_STEP = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -48,14 +44,8 @@ def _is_deep(data: bytes) -> bool:
     """True when brackets outside strings are ever more than MAX_DEPTH deep. Linear, and done before parsing."""
     if len(data.translate(None, _NOT_BRACKETS)) <= MAX_DEPTH:
         return False
-    brackets = np.frombuffer(_STRING.sub(b"", data).translate(None, _NOT_BRACKETS), np.uint8)
-    depth = 0
-    for start in range(0, len(brackets), _PIECE):
-        depths = depth + np.cumsum(_STEP[brackets[start : start + _PIECE]], dtype=np.int64)
-        if depths.max() > MAX_DEPTH:
-            return True
-        depth = int(depths[-1])
-    return False
+    brackets = _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > MAX_DEPTH
 
 
 def _reason(error: ValueError) -> str:

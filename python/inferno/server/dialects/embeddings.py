@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import math
+import struct
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from inferno.request import MAX_INPUTS, EmbeddingRequest, Embeddings, TextPrompt, TokenPrompt
 from inferno.server.body import Body
@@ -72,12 +73,19 @@ def render(embeddings: Embeddings, query: Query) -> dict[str, Any]:
 
 
 def _vector(raw: bytes, query: Query) -> list[float] | str:
-    values = np.frombuffer(raw, dtype="<f4")
-    if 0 < query.dimensions < len(values):
-        # Cut and made a unit vector again, as for models trained with nested dimensions.
-        values = values[: query.dimensions]
-        values = values / np.float32(max(float(np.linalg.norm(values)), 1e-12))
+    if 0 < 4 * query.dimensions < len(raw):
+        raw = _shortened(raw, query.dimensions)
     if query.encoding == "base64":
-        return base64.b64encode(values.astype("<f4").tobytes()).decode()
-    floats: list[float] = values.tolist()
-    return floats
+        return base64.b64encode(raw).decode()
+    return list(_floats(raw))
+
+
+def _shortened(raw: bytes, dimensions: int) -> bytes:
+    """Cut and made a unit vector again, as for models trained with nested dimensions."""
+    values = _floats(raw[: 4 * dimensions])
+    length = max(math.hypot(*values), 1e-12)
+    return struct.pack(f"<{dimensions}f", *(value / length for value in values))
+
+
+def _floats(raw: bytes) -> tuple[float, ...]:
+    return struct.unpack(f"<{len(raw) // 4}f", raw)
