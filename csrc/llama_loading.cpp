@@ -15,6 +15,7 @@
 #include <sched.h>
 #endif
 
+#include "backends.h"
 #include "error.h"
 #include "kernels/weights_buffer.h"
 
@@ -86,7 +87,7 @@ void start_llama() {
     static std::once_flag once;
     std::call_once(once, [] {
         llama_log_set(log_line, nullptr);
-        kernels::register_weights_buffer_type();
+        kernels::register_weights_buffer_type(load_backends());
         llama_backend_init();
     });
 }

@@ -23,7 +23,7 @@ using ModelPointer   = std::unique_ptr<llama_model, FreeModel>;
 using ContextPointer = std::unique_ptr<llama_context, FreeContext>;
 using BatchPointer   = std::unique_ptr<llama_batch_ext, FreeBatch>;
 
-// Once per process, before anything else of llama.cpp.
+// Once per process, before anything else of llama.cpp. Throws Error(service_unavailable) when this processor has no code.
 void start_llama();
 
 // While a step is cut short on purpose, llama.cpp's complaints about it are not shown.

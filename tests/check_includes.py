@@ -20,6 +20,7 @@ LAYERS = (
     {"gbnf_writer"},
     {"prefix_cache", "waiting_queue", "step_cost", "model", "model_info", "memory_estimate"},
     {"llama_loading", "vocabulary", "kv_state", "prefix_index", "prefix_store"},
+    {"backends"},
     {"sequence"},
     {"sampler", "candidates", "text_stream", "channel"},
     {"batch"},
@@ -29,7 +30,16 @@ LAYERS = (
 KERNELS = "kernels"
 #: model.h is an interface without llama.cpp in it, which the rooms below the model talk to.
 INTERFACES = {"model", "sampler"}
-MAY_KNOW_LLAMA = {"model", "model_info", "memory_estimate", "kv_state", "llama_loading", "vocabulary", "chat"}
+MAY_KNOW_LLAMA = {
+    "model",
+    "model_info",
+    "memory_estimate",
+    "kv_state",
+    "llama_loading",
+    "vocabulary",
+    "chat",
+    "backends",
+}
 LLAMA = re.compile(r"(llama|ggml|gguf)[\w-]*\.h$|^common/")
 
 
@@ -57,7 +67,9 @@ def problems() -> list[str]:
 def _outside(included: str, own: set[str]) -> bool:
     """ggml's headers, the processor's and the system's, and the kernels' own."""
     return (
-        Path(included).stem in own or included.startswith(("ggml", "sys/")) or included in ("traits.h", "immintrin.h")
+        Path(included).stem in own
+        or included.startswith(("ggml", "sys/"))
+        or included in ("traits.h", "cpu_internals.h", "immintrin.h")
     )
 
 
