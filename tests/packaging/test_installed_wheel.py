@@ -103,10 +103,8 @@ def test_a_processor_without_a_variant_is_told_in_one_sentence(package: Copy, ar
     package.keep_variants()
     result = package.run("-m", "inferno.cli.main", *arguments)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.splitlines() == [
-        "error: None of the CPU variants of this installation runs on this processor; build Inferno from source on this "
-        "machine."
-    ]
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: None of the CPU variants of this installation runs on this processor; ")
 
 
 def test_the_version_is_told_on_any_processor(package: Copy) -> None:
