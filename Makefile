@@ -18,7 +18,7 @@ CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" cmake
 # The C++ tests that use threads. The others gain nothing from ThreadSanitizer, which makes inference very slow.
 THREADED := channel_test engine_test chat_test threads_may_share abort_stops load_can_be_cancelled
 
-.PHONY: setup serve test test-cpp test-examples sanitize asan tsan build-asan build-tsan lint format bench bench-micro peers wheel sdist clean
+.PHONY: setup serve test test-cpp test-examples sanitize asan tsan build-asan build-tsan lint format bench bench-micro peers wheel test-wheel sdist clean
 
 setup: $(VENV)/.built
 
@@ -103,9 +103,28 @@ sdist: setup
 	$(BIN)/python third_party/llama.cpp/fetch.py --into third_party/llama.cpp/source
 	$(BIN)/python -m build --sdist --no-isolation; status=$$?; rm -rf third_party/llama.cpp/source; exit $$status
 
-# A wheel may travel to another machine: it is not tuned to this one.
+# A wheel travels to other machines: its CPU code is chosen there. On Linux auditwheel puts libgomp into it and finds the
+# oldest system that it runs on.
 wheel: setup
-	$(BIN)/python -m build --wheel --no-isolation -Cbuild-dir=build/wheel -Ccmake.define.INFERNO_NATIVE=OFF
+	rm -rf build/wheel-unrepaired
+	$(BIN)/pip install --quiet --group wheel
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m build --wheel --no-isolation --outdir build/wheel-unrepaired \
+	  -Cbuild-dir=build/wheel -Ccmake.define.INFERNO_NATIVE=OFF -Ccmake.define.INFERNO_PORTABLE=ON
+ifeq ($(shell uname),Linux)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel-unrepaired/*.whl
+else
+	mkdir -p dist && cp build/wheel-unrepaired/*.whl dist
+endif
+
+# The wheel as another machine gets it: in an environment of its own, with no compiler and no tool of ours on the PATH.
+WHEEL_VENV := $(CURDIR)/build/wheel-venv
+test-wheel: wheel
+	rm -rf $(WHEEL_VENV) && $(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(WHEEL_VENV)/bin/pip install --quiet --only-binary :all: --group test --group wheel dist/*.whl
+	$(BIN)/python -m tests.models > /dev/null
+	env -i HOME="$$HOME" PATH=$(WHEEL_VENV)/bin $(WHEEL_VENV)/bin/pytest -q -p no:cacheprovider \
+	  tests/packaging tests/e2e tests/engine $(TEST_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist third_party/llama.cpp/source

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "backends.h"
 #include "devices.h"
 #include "draft_model.h"
 #include "engine.h"
@@ -615,6 +616,8 @@ void bind_engine(py::module_ & m) {
 PYBIND11_MODULE(_core, m) {
     using namespace inferno;
     using namespace py::literals;
+    // Found out before anything is begun: without CPU code for this processor the import fails, with that sentence.
+    m.attr("cpu_code") = cpu_code();
     py::register_exception_translator([](std::exception_ptr pointer) {
         try {
             if (pointer) {

@@ -16,6 +16,7 @@
 #include <sched.h>
 #endif
 
+#include "backends.h"
 #include "devices.h"
 #include "error.h"
 #include "kernels/weights_buffer.h"
@@ -105,7 +106,7 @@ void start_llama() {
     std::call_once(once, [] {
         llama_log_set(log_line, nullptr);
         show_software_devices();
-        kernels::register_weights_buffer_type();
+        kernels::register_weights_buffer_type(load_backends());
         llama_backend_init();
     });
 }

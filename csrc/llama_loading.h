@@ -34,7 +34,7 @@ struct Placement {
     bool on_host() const { return devices.size() == 1; }
 };
 
-// Once per process, before anything else of llama.cpp.
+// Once per process, before anything else of llama.cpp. Throws Error(service_unavailable) when this processor has no code.
 void start_llama();
 
 // While a step is cut short on purpose, llama.cpp's complaints about it are not shown.

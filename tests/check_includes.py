@@ -13,7 +13,7 @@ INCLUDE = re.compile(r'^#include [<"]([^>"]+)[>"]', re.MULTILINE)
 LAYERS = (
     {"bindings"},
     {"engine"},
-    {"scheduler", "chat", "grammar"},
+    {"scheduler", "chat", "grammar", "draft_model"},
     {"compiled_grammar"},
     {"grammar_automaton", "token_trie", "json_schema"},
     {"gbnf", "json_pattern", "json_range", "json_shape"},
@@ -21,9 +21,9 @@ LAYERS = (
     {"prefix_cache", "waiting_queue", "step_cost", "model", "model_info", "memory_estimate"},
     {"placement"},
     {"llama_loading", "devices", "vocabulary", "kv_state", "prefix_index", "prefix_store"},
-    {"software_devices"},
+    {"backends", "software_devices"},
     {"sequence"},
-    {"sampler", "candidates", "text_stream", "channel"},
+    {"sampler", "candidates", "text_stream", "channel", "drafter", "prompt_lookup", "speculation"},
     {"batch"},
     {"event", "params", "error"},
 )
@@ -31,7 +31,17 @@ LAYERS = (
 KERNELS = "kernels"
 #: model.h is an interface without llama.cpp in it, which the rooms below the model talk to.
 INTERFACES = {"model", "sampler"}
-MAY_KNOW_LLAMA = {"model", "model_info", "placement", "devices", "kv_state", "llama_loading", "vocabulary", "chat"}
+MAY_KNOW_LLAMA = {
+    "model",
+    "model_info",
+    "placement",
+    "devices",
+    "kv_state",
+    "llama_loading",
+    "vocabulary",
+    "chat",
+    "backends",
+}
 LLAMA = re.compile(r"(llama|ggml|gguf)[\w-]*\.h$|^common/")
 
 
@@ -59,7 +69,9 @@ def problems() -> list[str]:
 def _outside(included: str, own: set[str]) -> bool:
     """ggml's headers, the processor's and the system's, and the kernels' own."""
     return (
-        Path(included).stem in own or included.startswith(("ggml", "sys/")) or included in ("traits.h", "immintrin.h")
+        Path(included).stem in own
+        or included.startswith(("ggml", "sys/"))
+        or included in ("traits.h", "cpu_internals.h", "immintrin.h")
     )
 
 

@@ -20,8 +20,11 @@ class InfernoServer(ServerPeer):
     flags: tuple[str, ...] = ("--no-rate-limits",)
     settings: ClassVar[dict[str, str]] = {}  # in the environment
 
+    def __init__(self, python: str = sys.executable) -> None:
+        self._python = python
+
     def command(self, model: Path, setting: Setting, options: Options, port: int, directory: Path) -> list[str]:
-        command = [sys.executable, "-m", "inferno.cli.main", "serve", "--host", HOST, "--port", str(port)]
+        command = [self._python, "-m", "inferno.cli.main", "serve", "--host", HOST, "--port", str(port)]
         command += ["--data-dir", str(directory), "--alias", f"{MODEL}={model}", "--model", MODEL, *self.flags]
         command += ["--parallel", str(setting.parallel), "--context-size", str(setting.context)]
         return [*command, "--threads", str(options.threads)]

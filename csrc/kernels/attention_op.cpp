@@ -8,6 +8,7 @@
 #include <ggml-cpu-impl.h>
 
 #include "attention.h"
+#include "cpu_backend.h"
 
 namespace inferno::kernels {
 
@@ -69,16 +70,16 @@ public:
 
     void compute() {
         if (params_->ith == 0) {
-            ggml_threadpool_chunk_set(params_->threadpool, 0);
+            cpu_backend->chunk_set(params_->threadpool, 0);
         }
-        ggml_barrier(params_->threadpool);
+        cpu_backend->barrier(params_->threadpool);
         if (!division_.pieces_apart) {
             return for_each_of(division_.n_tiles(), [&](int64_t tile) { attend(tile); });
         }
         for_each_of(division_.n_tiles() * division_.n_pieces, [&](int64_t item) {
             attend(item / division_.n_pieces, item % division_.n_pieces, result(item));
         });
-        ggml_barrier(params_->threadpool);
+        cpu_backend->barrier(params_->threadpool);
         for (int64_t tile = params_->ith; tile < division_.n_tiles(); tile += params_->nth) {
             merge(tile);
         }
@@ -88,7 +89,7 @@ private:
     template <class Work>
     void for_each_of(int64_t n, Work work) const {
         for (;;) {
-            const int64_t item = ggml_threadpool_chunk_add(params_->threadpool, 1);
+            const int64_t item = cpu_backend->chunk_add(params_->threadpool, 1);
             if (item >= n) {
                 return;
             }

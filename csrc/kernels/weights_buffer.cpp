@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <string>
-
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -11,10 +9,10 @@
 
 #include <ggml-backend-impl.h>
 #include <ggml-cpu-impl.h>
-#include <ggml-cpu.h>
 #include <traits.h>
 
 #include "attention_op.h"
+#include "cpu_backend.h"
 #include "gelu.h"
 #include "matmul.h"
 
@@ -67,13 +65,13 @@ public:
             return multiply(tiles, share(n_panels(), params_->ith), share(n_panels(), params_->ith + 1));
         }
         if (params_->ith == 0) {
-            ggml_threadpool_chunk_set(params_->threadpool, 0);
+            cpu_backend->chunk_set(params_->threadpool, 0);
         }
         quantize(tiles, share(tiling_.tiles, params_->ith), share(tiling_.tiles, params_->ith + 1));
-        ggml_barrier(params_->threadpool);
+        cpu_backend->barrier(params_->threadpool);
         const int64_t chunk = panels_at_once();
         for (;;) {
-            const int64_t first = ggml_threadpool_chunk_add(params_->threadpool, 1) * chunk;
+            const int64_t first = cpu_backend->chunk_add(params_->threadpool, 1) * chunk;
             if (first >= n_panels()) {
                 break;
             }
@@ -299,11 +297,13 @@ size_t alignment(ggml_backend_buffer_type_t) {
 
 }  // namespace
 
+const InfernoCpuInternals * cpu_backend = nullptr;
+
 ggml_backend_buffer_type_t weights_buffer_type() {
     static BufferType               operations;
     static ggml_backend_buffer_type type = {
         {name, allocate, alignment, /*get_max_size=*/nullptr, allocated_bytes, /*is_host=*/nullptr},
-        ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0),
+        ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU),
         &operations,
     };
     return best_kernels() != nullptr ? &type : nullptr;
@@ -313,16 +313,11 @@ void use_kernels(bool use) {
     in_use.store(use, std::memory_order_relaxed);
 }
 
-void register_weights_buffer_type() {
-    if (weights_buffer_type() == nullptr) {
-        return;
+void register_weights_buffer_type(const InfernoCpuInternals & cpu) {
+    cpu_backend = &cpu;
+    if (weights_buffer_type() != nullptr) {
+        cpu.add_extra_buffer_type(weights_buffer_type());
     }
-    auto & types = ggml_backend_cpu_get_extra_buffer_types();
-    const auto is_amx = [](ggml_backend_buffer_type_t type) {
-        return std::string(ggml_backend_buft_name(type)) == "AMX";
-    };
-    // Behind AMX, whose matrix unit outdoes us; before all else.
-    types.insert(std::find_if_not(types.begin(), types.end(), is_amx), weights_buffer_type());
 }
 
 }  // namespace inferno::kernels

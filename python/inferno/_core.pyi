@@ -3,6 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
+#: Of a portable build the variant that this processor runs best, "haswell" for one; else "native", compiled for the
+#: machine that built it, or "fixed". Where no variant runs, the import fails and says so.
+cpu_code: str
+
 class FieldRow(TypedDict):
     """One knob: `type` is integer, number, boolean, string, strings, integers or token_biases; `min`/`max` bound
     the value or a list's items; `max_items` a list; `max_length` a string's UTF-8 bytes. 0 means no such bound, and

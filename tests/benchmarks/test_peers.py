@@ -61,6 +61,13 @@ def test_our_server_gets_the_same_sequences_and_threads(tmp_path: Path) -> None:
     assert "--no-rate-limits --parallel 16 --context-size 512 --threads 2" in line
 
 
+def test_our_server_may_be_another_build(tmp_path: Path) -> None:
+    assert (
+        InfernoServer("other/python").command(MODEL, Setting(1, 64), options(tmp_path), 1234, tmp_path)[0]
+        == "other/python"
+    )
+
+
 def test_a_program_that_is_not_built_is_named(tmp_path: Path) -> None:
     for peer in (LlamaServer(), BatchedBench(), LlamaBench()):
         with pytest.raises(Failed, match="`make peers` builds it"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import pytest
+from inferno import _core
 from inferno.cli import output
 from inferno.cli.bench import measure
 from inferno.cli.main import cli, main
@@ -24,6 +25,33 @@ from tests.fakes import model_info
 
 def test_version(inferno) -> None:  # type: ignore[no-untyped-def]
     assert inferno("--version").stdout.startswith("inferno, version 0.1.0")
+
+
+def test_build_info_names_the_cpu_code(inferno) -> None:  # type: ignore[no-untyped-def]
+    assert inferno("--build-info").stdout.splitlines() == ["inferno 0.1.0", f"CPU code: {_core.cpu_code}"]
+    assert _core.cpu_code
+
+
+def test_an_engine_that_cannot_run_here_is_told_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the extension module says it."""
+
+    def get_command(*_: object) -> click.Command:
+        raise ImportError("No code for this processor.")
+
+    monkeypatch.setattr(type(cli), "get_command", get_command)
+    monkeypatch.setattr(sys, "argv", ["inferno", "models", "list"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr()) == (1, ("", "error: No code for this processor.\n"))
+
+
+def test_a_package_that_is_missing_is_no_such_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "inferno.cli.models", None)  # as if it were not there
+    monkeypatch.setattr(sys, "argv", ["inferno", "models", "list"])
+    with pytest.raises(ModuleNotFoundError):
+        main()
 
 
 def test_a_mistyped_command_is_corrected(inferno) -> None:  # type: ignore[no-untyped-def]

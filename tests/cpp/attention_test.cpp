@@ -1,7 +1,6 @@
 // Our attention, as ggml's graphs call it, against a plain computation in double precision.
 #include <ggml-alloc.h>
 #include <ggml-backend.h>
-#include <ggml-cpu.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +10,7 @@
 #include <random>
 #include <vector>
 
+#include "graph_compute.h"
 #include "kernels/attention.h"
 #include "kernels/attention_op.h"
 #include "llama_loading.h"
@@ -39,7 +39,6 @@ bool nothing_for_some(const Shape &, int64_t, int64_t position, int64_t cell) {
 struct Free {
     void operator()(ggml_context * context) const { ggml_free(context); }
     void operator()(ggml_backend_buffer * buffer) const { ggml_backend_buffer_free(buffer); }
-    void operator()(ggml_backend * backend) const { ggml_backend_free(backend); }
 };
 
 struct Case {
@@ -151,9 +150,7 @@ void check(const Shape & shape, Sees sees, int threads, float spread = 1) {
     CHECK(takes_attention(c.output));
     const Values values{fill_float(c.q, random, spread), fill_half(c.k, random), fill_half(c.v, random)};
     fill_mask(c, sees);
-    std::unique_ptr<ggml_backend, Free> backend(ggml_backend_cpu_init());
-    ggml_backend_cpu_set_n_threads(backend.get(), threads);
-    CHECK_EQ(static_cast<int>(ggml_backend_graph_compute(backend.get(), c.graph)), static_cast<int>(GGML_STATUS_SUCCESS));
+    CHECK_EQ(static_cast<int>(testing::compute(c.graph, threads)), static_cast<int>(GGML_STATUS_SUCCESS));
     std::vector<float> output(static_cast<size_t>(ggml_nelements(c.output)));
     ggml_backend_tensor_get(c.output, output.data(), 0, output.size() * sizeof(float));
     double worst = 0;
@@ -232,9 +229,7 @@ std::vector<float> computed(const Shape & shape, int64_t first, int64_t n, int t
         }
     }
     ggml_backend_tensor_set(c.mask, mask.data(), 0, mask.size() * sizeof(ggml_fp16_t));
-    std::unique_ptr<ggml_backend, Free> backend(ggml_backend_cpu_init());
-    ggml_backend_cpu_set_n_threads(backend.get(), threads);
-    ggml_backend_graph_compute(backend.get(), c.graph);
+    testing::compute(c.graph, threads);
     std::vector<float> output(static_cast<size_t>(ggml_nelements(c.output)));
     ggml_backend_tensor_get(c.output, output.data(), 0, output.size() * sizeof(float));
     return output;

@@ -1,7 +1,6 @@
 // Our matrix kernels against ggml's own arithmetic: every kind this processor can run, every format, odd shapes.
 #include <ggml-alloc.h>
 #include <ggml-backend.h>
-#include <ggml-cpu.h>
 
 #include <cmath>
 #include <cstring>
@@ -10,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "graph_compute.h"
 #include "kernels/matmul.h"
 #include "kernels/packed_weights.h"
 #include "kernels/weights_buffer.h"
@@ -245,11 +245,9 @@ public:
     }
 
     std::vector<float> compute(const std::vector<uint8_t> & blocks, const std::vector<float> & activations, int threads) {
-        std::unique_ptr<ggml_backend, Free> backend(ggml_backend_cpu_init());
-        ggml_backend_cpu_set_n_threads(backend.get(), threads);
         ggml_backend_tensor_set(weights_, blocks.data(), 0, blocks.size());
         ggml_backend_tensor_set(activations_, activations.data(), 0, activations.size() * sizeof(float));
-        CHECK_EQ(static_cast<int>(ggml_backend_graph_compute(backend.get(), graph_)), static_cast<int>(GGML_STATUS_SUCCESS));
+        CHECK_EQ(static_cast<int>(testing::compute(graph_, threads)), static_cast<int>(GGML_STATUS_SUCCESS));
         std::vector<float> result(static_cast<size_t>(ggml_nelements(output_)));
         ggml_backend_tensor_get(output_, result.data(), 0, result.size() * sizeof(float));
         return result;
@@ -259,7 +257,6 @@ private:
     struct Free {
         void operator()(ggml_context * context) const { ggml_free(context); }
         void operator()(ggml_backend_buffer * buffer) const { ggml_backend_buffer_free(buffer); }
-        void operator()(ggml_backend * backend) const { ggml_backend_free(backend); }
     };
 
     static ggml_context * context() { return ggml_init({16 * ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true}); }

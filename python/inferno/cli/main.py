@@ -32,8 +32,25 @@ Exit codes: 0 done, {output.EXIT_ERROR} refused or failed, 2 wrong usage,
 {output.EXIT_NOT_FOUND} no such thing, {output.EXIT_UNAVAILABLE} not to be had now (no server, no room)."""
 
 
+def _print_build(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from inferno import _core  # `inferno --version` starts without it
+
+    click.echo(f"inferno {__version__}\nCPU code: {_core.cpu_code}")
+    context.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
 @click.version_option(__version__, prog_name="inferno")
+@click.option(
+    "--build-info",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_build,
+    help="Show the version and which CPU code runs here, and exit.",
+)
 def cli() -> None:
     """Run language models on your own hardware."""
 
@@ -42,6 +59,10 @@ def cli() -> None:
 def _written(*_: object, **__: object) -> None:
     """Here and not at exit: click knows that who closes the pipe has read enough."""
     sys.stdout.flush()
+
+
+def _say(problem: str) -> None:
+    output.err.print(f"[bold red]error:[/] {escape(output.plain(problem))}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -54,8 +75,13 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except errors.InfernoError as error:
-        output.err.print(f"[bold red]error:[/] {escape(output.plain(error.message))}", highlight=False, soft_wrap=True)
+        _say(error.message)
         sys.exit(output.exit_code(error))
+    except ImportError as error:
+        if error.name is not None:  # a package that is missing, not an engine that cannot run here
+            raise
+        _say(error.msg)
+        sys.exit(output.EXIT_ERROR)
     except KeyboardInterrupt:
         sys.exit(output.EXIT_INTERRUPTED)
 
