@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from alembic import command
@@ -9,11 +11,13 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from inferno import errors
 
 _SCRIPTS = Path(__file__).parent / "migrations"
+#: The number of the lock in PostgreSQL: "inferno" as bytes, which no other program will think of.
+_MIGRATING = 0x69_6E_66_65_72_6E_6F
 
 
 def migrate(engine: Engine) -> None:
@@ -22,7 +26,7 @@ def migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS))
     script = ScriptDirectory.from_config(config)
-    with engine.connect() as connection:
+    with engine.connect() as connection, _alone(connection):
         current = MigrationContext.configure(connection).get_current_revision()
         if current == script.get_current_head():
             return
@@ -31,6 +35,21 @@ def migrate(engine: Engine) -> None:
         connection.rollback()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+@contextlib.contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """Servers that share a database in PostgreSQL may start together. SQLite's lock file is held already."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    connection.exec_driver_sql(f"SELECT pg_advisory_lock({_MIGRATING})")
+    connection.rollback()  # ends the snapshot from before the wait; the lock stays
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_MIGRATING})")
 
 
 def _refuse_newer(script: ScriptDirectory, current: str) -> None:
