@@ -1,3 +1,3 @@
 """Servers over fakes, as tests/server has them."""
 
-from tests.server.conftest import client, connect, engine, serve, services  # noqa: F401
+from tests.server.conftest import engine, serve  # noqa: F401

@@ -43,6 +43,7 @@ def test_its_environment_is_settings() -> None:
     settings = settings_of(image_environment())
     assert settings.server.host == "0.0.0.0"
     assert final("EXPOSE") == str(settings.server.port)
+    assert image_environment()["HOME"] == str(settings.data_dir)  # also for a user whom the image does not know
     assert json.loads(final("VOLUME")) == [str(settings.data_dir), str(settings.models.dir)]
 
 

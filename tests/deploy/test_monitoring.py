@@ -12,10 +12,11 @@ import promql_parser
 import pytest
 from inferno import errors
 from inferno.server.errors import STATUS
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deploy.files import DEPLOY, PAGE, parsed
 from tests.fakes import FakeEngine
-from tests.server.conftest import PROMPT
+from tests.server.conftest import AUTH, PROMPT, AppTransport, make_services
 
 RULES = [rule for group in parsed("prometheus/inferno.rules.yml")["groups"] for rule in group["rules"]]
 DASHBOARD = json.loads((DEPLOY / "grafana" / "inferno.json").read_text())
@@ -25,16 +26,21 @@ VARIABLES = {variable["name"]: variable for variable in DASHBOARD["templating"][
 ADDED = {"job", "instance", "namespace", "pod"}
 
 
-@pytest.fixture
-def metrics(client: httpx.Client, engine: FakeEngine) -> dict[str, set[str]]:
+@pytest.fixture(scope="module")
+def metrics() -> dict[str, set[str]]:
     """Name -> labels of each series of a server that has answered and refused; and of what the rules record."""
-    client.post("/inference", json=PROMPT)
-    engine.refusal = errors.ContextLengthExceeded("long")
-    client.post("/inference", json=PROMPT)
+    engine = FakeEngine()
+    with httpx.Client(
+        transport=AppTransport(make_services(engine)), base_url="http://localhost", headers=AUTH
+    ) as client:
+        client.post("/inference", json=PROMPT)
+        engine.refusal = errors.ContextLengthExceeded("long")
+        client.post("/inference", json=PROMPT)
+        text = client.get("/metrics").text
     found: dict[str, set[str]] = {"up": set(ADDED)}
-    for family in client.get("/metrics/json").json()["metrics"]:
-        for sample in family["samples"]:
-            found.setdefault(sample["name"], set(ADDED)).update(sample["labels"])
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, set(ADDED)).update(sample.labels)
     return found | {rule["record"]: _labels(rule["expr"], found) for rule in RULES if "record" in rule}
 
 

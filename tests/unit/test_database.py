@@ -167,6 +167,30 @@ def test_processes_write_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
     database.close()
 
 
+def test_servers_that_start_together_migrate_once(postgresql_server: str | None) -> None:
+    if postgresql_server is None:
+        pytest.skip("PostgreSQL is not at hand: install it, or set INFERNO_TEST_POSTGRESQL_URL")
+    url = postgresql.new_database(postgresql_server)
+    program = f"""
+        import sys
+        from inferno.store.database import Database
+        print("here", flush=True)
+        sys.stdin.readline()
+        Database({url!r}).close()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    pipe = subprocess.PIPE
+    starting = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(4)]
+    for server in starting:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "here\n"
+    for server in starting:
+        assert server.stdin is not None
+        server.stdin.write("\n")
+        server.stdin.flush()
+    assert [(server.communicate(timeout=60)[1], server.returncode) for server in starting] == [("", 0)] * 4
+
+
 def test_many_coroutines_share_it(tmp_path: Path) -> None:
     database = Database("", data_dir=tmp_path)
 

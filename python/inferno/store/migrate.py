@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
@@ -9,17 +11,34 @@ from sqlalchemy import Connection, Engine, inspect, text
 from inferno import errors
 
 SCRIPTS = Path(__file__).parent / "migrations"
+#: The number of the lock in PostgreSQL: "inferno" as bytes, which no other program will think of.
+_MIGRATING = 0x69_6E_66_65_72_6E_6F
 
 
 def migrate(engine: Engine) -> None:
     """Run the migrations that are missing, each in a transaction of its own: a process killed in between goes on at the
     next start. Raises ServiceUnavailable for a database made by a newer version."""
-    with engine.connect() as connection:
+    with engine.connect() as connection, _alone(connection):
         current = _revision(connection)
         connection.rollback()
         if current == newest():
             return  # as nearly always, and Alembic, which takes 10 MiB, is not needed
         _upgrade(connection, current)
+
+
+@contextlib.contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """Servers that share a database in PostgreSQL may start together. SQLite's lock file is held already."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    connection.exec_driver_sql(f"SELECT pg_advisory_lock({_MIGRATING})")
+    connection.rollback()  # ends the snapshot from before the wait; the lock stays
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_MIGRATING})")
 
 
 def newest() -> str:
