@@ -17,6 +17,9 @@
 #include "grammar.h"
 #include "model.h"
 #include "params.h"
+#include "perplexity.h"
+#include "quantize.h"
+#include "tensor_list.h"
 
 namespace py = pybind11;
 
@@ -284,6 +287,7 @@ py::list describe(const Table & table) {
         item["min_exclusive"] = row.min_exclusive;
         item["max_items"]     = row.max_items;
         item["max_length"]    = row.max_length;
+        item["choices"]       = choices_of(row.choices);
         item["help"]          = row.help;
         result.append(item);
     });
@@ -554,6 +558,59 @@ private:
     int32_t                 context_size_ = 0;
 };
 
+// ---- files ------------------------------------------------------------------------------------------------------
+
+py::list to_python(const std::vector<TensorInfo> & tensors) {
+    py::list result;
+    for (const TensorInfo & tensor : tensors) {
+        result.append(py::make_tuple(tensor.name, tensor.type, tensor.shape, tensor.bytes));
+    }
+    return result;
+}
+
+QuantizeOptions quantize_options(const std::string & type, int32_t threads, bool allow_requantize, bool leave_output,
+                                 bool pure) {
+    return {type, threads, allow_requantize, leave_output, pure};
+}
+
+void bind_files(py::module_ & m) {
+    using namespace py::literals;
+    m.def("list_tensors", [](const std::string & path) {
+        std::vector<TensorInfo> tensors;
+        {
+            const py::gil_scoped_release nogil;
+            tensors = list_tensors(path);
+        }
+        return to_python(tensors);
+    }, "path"_a);
+    m.def("file_types", &file_types);
+    m.def("plan_quantization", [](const std::string & source, const std::string & type, bool allow_requantize,
+                                  bool leave_output, bool pure) {
+        QuantizePlan plan;
+        {
+            const py::gil_scoped_release nogil;
+            plan = plan_quantization(source, quantize_options(type, 0, allow_requantize, leave_output, pure));
+        }
+        return py::make_tuple(plan.tensor_bytes, plan.requantizes, plan.needs_imatrix);
+    }, "source"_a, "type"_a, "allow_requantize"_a = false, "leave_output"_a = false, "pure"_a = false);
+    m.def("quantize", [](const std::string & source, const std::string & target, const std::string & type,
+                         int32_t threads, bool allow_requantize, bool leave_output, bool pure,
+                         const std::function<void(int32_t, int32_t)> & progress) {
+        const py::gil_scoped_release nogil;
+        return quantize(source, target, quantize_options(type, threads, allow_requantize, leave_output, pure), progress);
+    }, "source"_a, "target"_a, "type"_a, "threads"_a = 0, "allow_requantize"_a = false, "leave_output"_a = false,
+       "pure"_a = false, "progress"_a = py::none());
+    m.def("measure_perplexity", [](const std::string & path, const py::dict & fields, const std::string & text) {
+        const auto options = read_fields<EngineOptions>(kEngineFields, fields);
+        Perplexity result;
+        {
+            const py::gil_scoped_release nogil;
+            result = measure_perplexity(path, options, text);
+        }
+        return py::make_tuple(result.mean_nll, result.n_tokens);
+    }, "path"_a, "options"_a, "text"_a);
+}
+
 void bind_engine(py::module_ & m) {
     using namespace py::literals;
     py::class_<PyEngine>(m, "Engine")
@@ -619,5 +676,6 @@ PYBIND11_MODULE(_core, m) {
         return to_dict(memory);
     }, "path"_a, "options"_a = py::dict());
     m.def("set_log_level", &set_log_level, "level"_a);
+    bind_files(m);
     bind_engine(m);
 }

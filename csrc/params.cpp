@@ -1,5 +1,6 @@
 #include "params.h"
 
+#include <algorithm>
 #include <cmath>
 #include <sstream>
 
@@ -65,6 +66,10 @@ void check(const std::string & field, const std::string & value, const Row & row
     if (value.size() > row.max_length) {
         refuse(field, "at most " + std::to_string(row.max_length) + " bytes long");
     }
+    const std::vector<std::string> allowed = choices_of(row.choices);
+    if (!allowed.empty() && std::find(allowed.begin(), allowed.end(), value) == allowed.end()) {
+        refuse(field, std::string("one of ") + row.choices);
+    }
 }
 
 template <class Row>
@@ -107,6 +112,15 @@ void check_all(const Owner & owner, const Table & table) {
 }
 
 }  // namespace
+
+std::vector<std::string> choices_of(const char * choices) {
+    std::vector<std::string> result;
+    std::istringstream       words(choices == nullptr ? "" : choices);
+    for (std::string word; std::getline(words, word, ',');) {
+        result.push_back(word);
+    }
+    return result;
+}
 
 void validate(const SamplingParams & params) {
     check_all(params, kSamplingFields);

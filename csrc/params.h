@@ -61,9 +61,11 @@ struct EngineOptions {
     bool    prefix_cache    = true;
     int32_t prefix_store_mb = 256;
     bool    cpu_kernels     = true;
+    std::string load_mode   = "read";
 };
 
-// One row. For lists `min`/`max` bound the items, `max_items` their number, `max_length` a string's bytes.
+// One row. For lists `min`/`max` bound the items, `max_items` their number, `max_length` a string's bytes. `choices` are
+// the values that a string may have, with commas between them; nullptr allows any.
 template <class Owner, class T>
 struct Field {
     const char * name;
@@ -74,6 +76,7 @@ struct Field {
     bool         min_exclusive = false;
     size_t       max_items     = 0;
     size_t       max_length    = 0;
+    const char * choices       = nullptr;
 };
 
 template <class Owner, class T>
@@ -84,6 +87,8 @@ template <class Owner, class T>
 Field(const char *, T Owner::*, double, double, const char *, bool, size_t) -> Field<Owner, T>;
 template <class Owner, class T>
 Field(const char *, T Owner::*, double, double, const char *, bool, size_t, size_t) -> Field<Owner, T>;
+template <class Owner, class T>
+Field(const char *, T Owner::*, double, double, const char *, bool, size_t, size_t, const char *) -> Field<Owner, T>;
 
 inline constexpr double kMaxToken    = std::numeric_limits<Token>::max();
 inline constexpr double kMaxSafeJson = 9007199254740991.0;  // 2^53 - 1, exact in a JSON number
@@ -141,7 +146,14 @@ inline constexpr auto kEngineFields = std::make_tuple(
           "Megabytes of host memory for beginnings of texts that have lost their place in the KV cache; 0 keeps none."},
     Field{"cpu_kernels", &EngineOptions::cpu_kernels, 0, 1,
           "Compute with Inferno's own CPU kernels where the processor has them, not llama.cpp's. In a process with "
-          "several models the one loaded last decides for attention."});
+          "several models the one loaded last decides for attention."},
+    Field{"load_mode", &EngineOptions::load_mode, 0, 0,
+          "How the file gets into memory: read it, map it (mmap), lock it there (mlock, mmap_mlock), read past the "
+          "page cache (direct), or map it where the device can (auto).",
+          false, 0, 16, "read,mmap,mlock,mmap_mlock,direct,auto"});
+
+// The words of a row's `choices`.
+std::vector<std::string> choices_of(const char * choices);
 
 // Throws Error(invalid_request) naming the first field that is out of range, not finite, too long or too many.
 void validate(const SamplingParams & params);

@@ -18,8 +18,9 @@ LAYERS = (
     {"grammar_automaton", "token_trie", "json_schema"},
     {"gbnf", "json_pattern", "json_range", "json_shape"},
     {"gbnf_writer"},
-    {"prefix_cache", "waiting_queue", "step_cost", "model", "model_info", "memory_estimate"},
-    {"llama_loading", "vocabulary", "kv_state", "prefix_index", "prefix_store"},
+    {"prefix_cache", "waiting_queue", "step_cost", "model", "model_info", "memory_estimate", "perplexity", "quantize"},
+    {"tensor_list"},
+    {"llama_loading", "load_mode", "vocabulary", "kv_state", "prefix_index", "prefix_store"},
     {"sequence"},
     {"sampler", "candidates", "text_stream", "channel"},
     {"batch"},
@@ -29,7 +30,10 @@ LAYERS = (
 KERNELS = "kernels"
 #: model.h is an interface without llama.cpp in it, which the rooms below the model talk to.
 INTERFACES = {"model", "sampler"}
-MAY_KNOW_LLAMA = {"model", "model_info", "memory_estimate", "kv_state", "llama_loading", "vocabulary", "chat"}
+MAY_KNOW_LLAMA = {
+    *("model", "model_info", "memory_estimate", "perplexity", "quantize", "tensor_list"),
+    *("kv_state", "llama_loading", "load_mode", "vocabulary", "chat"),
+}
 LLAMA = re.compile(r"(llama|ggml|gguf)[\w-]*\.h$|^common/")
 
 

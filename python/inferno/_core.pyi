@@ -5,7 +5,8 @@ from typing import Any, TypedDict
 
 class FieldRow(TypedDict):
     """One knob: `type` is integer, number, boolean, string, strings, integers or token_biases; `min`/`max` bound
-    the value or a list's items; `max_items` a list; `max_length` a string's UTF-8 bytes. 0 means no such bound."""
+    the value or a list's items; `max_items` a list; `max_length` a string's UTF-8 bytes. 0 means no such bound.
+    `choices` are the values that a string may have; with none, any."""
 
     name: str
     type: str
@@ -15,6 +16,7 @@ class FieldRow(TypedDict):
     min_exclusive: bool
     max_items: int
     max_length: int
+    choices: list[str]
     help: str
 
 def sampling_fields() -> list[FieldRow]: ...
@@ -31,6 +33,37 @@ def inspect_model(path: str) -> dict[str, Any]:
 
 def estimate_memory(path: str, options: dict[str, Any]) -> dict[str, int]:
     """`model_bytes`, `context_bytes`, `compute_bytes`, `store_bytes`, `total_bytes` that loading would take at most."""
+
+def list_tensors(path: str) -> list[tuple[str, str, list[int], int]]:
+    """(name, type, shape, bytes) of all parts' tensors; a shape begins with the length of a row.
+
+    Raises InvalidRequest."""
+
+def file_types() -> list[str]:
+    """What `quantize` takes as `type`, in any case."""
+
+def plan_quantization(
+    source: str, type: str, allow_requantize: bool = ..., leave_output: bool = ..., pure: bool = ...
+) -> tuple[int, bool, bool]:
+    """(bytes of the result's tensors, whether a quantized tensor would change its type, whether an importance matrix is
+    needed), without computing. Raises InvalidRequest."""
+
+def quantize(
+    source: str,
+    target: str,
+    type: str,
+    threads: int = ...,
+    allow_requantize: bool = ...,
+    leave_output: bool = ...,
+    pure: bool = ...,
+    progress: Callable[[int, int], object] | None = ...,
+) -> int:
+    """Write `target`, which a failure leaves incomplete; how many tensors took another type than planned.
+
+    `progress` gets (tensors begun, all tensors). One call at a time in a process. Raises InvalidRequest."""
+
+def measure_perplexity(path: str, options: dict[str, Any], text: str) -> tuple[float, int]:
+    """(mean negative log likelihood of a token in nats, tokens foretold). Raises InvalidRequest, ServiceUnavailable."""
 
 def set_log_level(level: int) -> None:
     """llama.cpp's own messages go to stderr up to this level: 0 none, 1 errors, 2 warnings, 3 info, 4 debug."""

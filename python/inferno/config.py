@@ -441,14 +441,15 @@ SETTINGS: tuple[Setting, ...] = (
 
 def engine_settings() -> tuple[Setting, ...]:
     """The engine's own table, as rows of section `engine`."""
-    kinds = {"integer": int, "number": float, "boolean": bool}
+    kinds = {"integer": int, "number": float, "boolean": bool, "string": str}
     return tuple(
         Setting(
             key=f"engine.{row['name']}",
             kind=kinds[row["type"]],
             default=row["default"],
-            min=row["min"],
-            max=row["max"],
+            min=None if row["choices"] else row["min"],
+            max=None if row["choices"] else row["max"],
+            choices=tuple(row["choices"]),
             help=row["help"],
         )
         for row in _core.engine_fields()
@@ -464,6 +465,14 @@ def default_config_file(environ: Mapping[str, str] | None = None) -> Path:
     if named := environ.get("INFERNO_CONFIG"):
         return Path(named).expanduser()
     return Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "inferno" / "config.toml"
+
+
+def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """For what can be had again; building keeps llama.cpp's source there."""
+    environ = os.environ if environ is None else environ
+    if named := environ.get("INFERNO_CACHE_DIR"):
+        return Path(named).expanduser()
+    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inferno"
 
 
 def load_settings(
