@@ -19,14 +19,14 @@ def write_tiny_llama(directory: Path, *, shards: int = 1) -> Path:
     pieces = _pieces()
     (directory / "tokenizer.model").write_bytes(_sentencepiece(pieces))
     (directory / "config.json").write_text(json.dumps(_config(len(pieces))))
-    tensors = _tensors(len(pieces))
+    weights = tensors()
     if shards == 1:
-        _write_safetensors(directory / "model.safetensors", tensors)
+        _write_safetensors(directory / "model.safetensors", weights)
         return directory
     names = [f"model-{number:05}-of-{shards:05}.safetensors" for number in range(1, shards + 1)]
-    places = {name: names[index % shards] for index, name in enumerate(tensors)}
+    places = {name: names[index % shards] for index, name in enumerate(weights)}
     for file in names:
-        _write_safetensors(directory / file, {name: tensors[name] for name, place in places.items() if place == file})
+        _write_safetensors(directory / file, {name: weights[name] for name, place in places.items() if place == file})
     (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     return directory
 
@@ -51,7 +51,9 @@ def _config(n_vocab: int) -> dict[str, object]:
     }
 
 
-def _tensors(n_vocab: int) -> dict[str, np.ndarray]:
+def tensors() -> dict[str, np.ndarray]:
+    """The weights, by their names."""
+    n_vocab = len(_pieces())
     random = np.random.default_rng(20240229)
     n_kv = _N_EMBD // _N_HEAD * _N_HEAD_KV
 
@@ -78,13 +80,13 @@ def _tensors(n_vocab: int) -> dict[str, np.ndarray]:
     return found
 
 
-def _write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+def _write_safetensors(path: Path, weights: Mapping[str, np.ndarray]) -> None:
     header, at = {}, 0
-    for name, values in tensors.items():
+    for name, values in weights.items():
         header[name] = {"dtype": "F16", "shape": list(values.shape), "data_offsets": [at, at + values.nbytes]}
         at += values.nbytes
     raw = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(raw)) + raw + b"".join(values.tobytes() for values in tensors.values()))
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + b"".join(values.tobytes() for values in weights.values()))
 
 
 def _pieces() -> list[tuple[str, float, int]]:

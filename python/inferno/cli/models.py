@@ -144,7 +144,8 @@ def _print_info(entry: ModelEntry, settings: Settings, memory: dict[str, int], t
     shown |= {"size": output.human_bytes(entry.size_bytes), "memory": output.human_bytes(memory["total_bytes"])}
     parts = {name.removesuffix("_bytes"): size for name, size in memory.items() if name != "total_bytes"}
     shown |= {f"memory: {name}": output.human_bytes(size) for name, size in parts.items()}
-    shown["memory is for"] = f"{settings.engine['parallel']} sequences of {settings.engine['context_size']} tokens"
+    context = min(settings.engine["context_size"], entry.info.context_train or settings.engine["context_size"])
+    shown["memory is for"] = f"{settings.engine['parallel']} sequences of {context} tokens"
     output.print_fields(shown)
     rows = [(kind, row["tensors"], output.human_bytes(row["bytes"])) for kind, row in _mix(tensors).items()]
     output.print_table(("WEIGHTS", "TENSORS", "SIZE"), rows)
