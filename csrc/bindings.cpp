@@ -568,11 +568,6 @@ py::list to_python(const std::vector<TensorInfo> & tensors) {
     return result;
 }
 
-QuantizeOptions quantize_options(const std::string & type, int32_t threads, bool allow_requantize, bool leave_output,
-                                 bool pure) {
-    return {type, threads, allow_requantize, leave_output, pure};
-}
-
 void bind_files(py::module_ & m) {
     using namespace py::literals;
     m.def("list_tensors", [](const std::string & path) {
@@ -584,22 +579,22 @@ void bind_files(py::module_ & m) {
         return to_python(tensors);
     }, "path"_a);
     m.def("file_types", &file_types);
-    m.def("plan_quantization", [](const std::string & source, const std::string & type, bool allow_requantize,
-                                  bool leave_output, bool pure) {
+    m.def("plan_quantization", [](const std::string & source, const std::string & type, bool leave_output, bool pure,
+                                  const std::string & imatrix) {
         QuantizePlan plan;
         {
             const py::gil_scoped_release nogil;
-            plan = plan_quantization(source, quantize_options(type, 0, allow_requantize, leave_output, pure));
+            plan = plan_quantization(source, {type, 0, true, leave_output, pure, imatrix});
         }
         return py::make_tuple(plan.tensor_bytes, plan.requantizes, plan.needs_imatrix);
-    }, "source"_a, "type"_a, "allow_requantize"_a = false, "leave_output"_a = false, "pure"_a = false);
+    }, "source"_a, "type"_a, "leave_output"_a = false, "pure"_a = false, "imatrix"_a = "");
     m.def("quantize", [](const std::string & source, const std::string & target, const std::string & type,
                          int32_t threads, bool allow_requantize, bool leave_output, bool pure,
-                         const std::function<void(int32_t, int32_t)> & progress) {
+                         const std::string & imatrix, const std::function<void(int32_t, int32_t)> & progress) {
         const py::gil_scoped_release nogil;
-        return quantize(source, target, quantize_options(type, threads, allow_requantize, leave_output, pure), progress);
+        return quantize(source, target, {type, threads, allow_requantize, leave_output, pure, imatrix}, progress);
     }, "source"_a, "target"_a, "type"_a, "threads"_a = 0, "allow_requantize"_a = false, "leave_output"_a = false,
-       "pure"_a = false, "progress"_a = py::none());
+       "pure"_a = false, "imatrix"_a = "", "progress"_a = py::none());
     m.def("measure_perplexity", [](const std::string & path, const py::dict & fields, const std::string & text) {
         const auto options = read_fields<EngineOptions>(kEngineFields, fields);
         Perplexity result;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "error.h"
+#include "kernels/weights_buffer.h"
 
 #ifndef _WIN32
 #include <sys/resource.h>
@@ -50,9 +51,11 @@ uint64_t lockable_bytes() {
     return kUnlimited;
 }
 
-}  // namespace
+bool locks(llama_load_mode mode) {
+    return mode == LLAMA_LOAD_MODE_MLOCK || mode == LLAMA_LOAD_MODE_MMAP_MLOCK;
+}
 
-llama_load_mode load_mode_of(const std::string & name) {
+llama_load_mode mode_named(const std::string & name) {
     for (const auto & [word, mode] : kModes) {
         if (name == word) {
             return mode;
@@ -61,15 +64,20 @@ llama_load_mode load_mode_of(const std::string & name) {
     throw Error(ErrorCode::invalid_request, "load_mode is not known.", "load_mode");
 }
 
-void check_lockable(const std::string & mode, uint64_t bytes) {
-    const uint64_t limit = lockable_bytes();
-    if ((mode == "mlock" || mode == "mmap_mlock") && limit < bytes) {
+}  // namespace
+
+llama_load_mode prepare_load(const std::string & mode, uint64_t bytes) {
+    const llama_load_mode result = mode_named(mode);
+    const uint64_t        limit  = lockable_bytes();
+    if (locks(result) && limit < bytes) {
         throw Error(ErrorCode::invalid_request,
                     "load_mode " + mode + " locks up to " + std::to_string(bytes >> 20) +
                         " MiB of memory; this process may lock " + std::to_string(limit >> 20) +
                         " MiB (RLIMIT_MEMLOCK, ulimit -l).",
                     "load_mode");
     }
+    kernels::lock_weights(locks(result));
+    return result;
 }
 
 }  // namespace inferno

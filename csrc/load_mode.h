@@ -8,11 +8,9 @@
 
 namespace inferno {
 
-// REQUIRES: one of kLoadModes.
-llama_load_mode load_mode_of(const std::string & name);
-
-// Throws Error(invalid_request, field "load_mode") when the mode locks memory and this process may lock less than
-// `bytes`: llama.cpp would warn and go on unlocked.
-void check_lockable(const std::string & mode, uint64_t bytes);
+// llama.cpp's name for `mode`, for the load that follows; also says whether packed weights are to be locked. Throws
+// Error(invalid_request, field "load_mode") when the mode locks memory and this process may lock less than `bytes`, the size
+// of the weights: llama.cpp would warn and go on unlocked.
+llama_load_mode prepare_load(const std::string & mode, uint64_t bytes);
 
 }  // namespace inferno

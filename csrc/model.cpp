@@ -274,8 +274,7 @@ std::unique_ptr<Model> load_here(const std::string & path, const EngineOptions &
     // The default reads and does not map: weights that are repacked for the CPU would stay in memory twice (measured with
     // a Q4_0 file of 78 MB: 181 MB resident mapped, 123 MB read; no difference for Q4_1, which is not repacked). It is
     // also what estimate_memory() counts.
-    params.load_mode = load_mode_of(effective.load_mode);
-    check_lockable(effective.load_mode, info.size_bytes);
+    params.load_mode            = prepare_load(effective.load_mode, info.size_bytes);
     bool                cancelled = false;
     const LoadProgress  watched   = [&](float fraction) {
         cancelled = progress && !progress(fraction);

@@ -7,9 +7,11 @@
 #include <cctype>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "error.h"
+#include "importance_matrix.h"
 #include "llama_loading.h"
 
 namespace inferno {
@@ -150,8 +152,12 @@ private:
     bool                     from_quantized_ = false;  // the tensor whose line is being written
 };
 
-void run(const std::string & source, const std::string & target, const llama_model_quantize_params & params,
-         const LogReader & log) {
+void run(const std::string & source, const std::string & target, llama_model_quantize_params params,
+         const QuantizeOptions & options, const LogReader & log) {
+    std::optional<ImportanceMatrix> imatrix;
+    if (!options.imatrix.empty()) {
+        params.imatrix = imatrix.emplace(options.imatrix).data();
+    }
     if (llama_model_quantize(source.c_str(), target.c_str(), &params) != 0) {
         throw Error(ErrorCode::invalid_request, "The model cannot be quantized: " + log.failure + ".", "model");
     }
@@ -173,7 +179,7 @@ QuantizePlan plan_quantization(const std::string & source, const QuantizeOptions
     params.dry_run                     = true;
     start_llama();
     LogReader log(nullptr);
-    run(source, "", params, log);
+    run(source, "", params, options, log);
     return log.plan;
 }
 
@@ -182,7 +188,7 @@ int32_t quantize(const std::string & source, const std::string & target, const Q
     const llama_model_quantize_params params = params_of(options);
     start_llama();
     LogReader log(progress);
-    run(source, target, params, log);
+    run(source, target, params, options, log);
     return log.fallbacks;
 }
 

@@ -15,12 +15,13 @@ struct QuantizeOptions {
     bool        allow_requantize = false;  // of tensors that are quantized already
     bool        leave_output     = false;  // output.weight stays as it is
     bool        pure             = false;  // one type for all tensors instead of a mixture
+    std::string imatrix;                   // an importance matrix's file; "" for none
 };
 
 struct QuantizePlan {
     uint64_t tensor_bytes  = 0;      // of the result, to a hundredth of a MiB
     bool     requantizes   = false;  // a quantized tensor would change its type
-    bool     needs_imatrix = false;  // which nothing here can give
+    bool     needs_imatrix = false;  // and has none
 };
 
 // Names of the types, as llama.cpp's own tool has them.

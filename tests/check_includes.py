@@ -19,7 +19,7 @@ LAYERS = (
     {"gbnf", "json_pattern", "json_range", "json_shape"},
     {"gbnf_writer"},
     {"prefix_cache", "waiting_queue", "step_cost", "model", "model_info", "memory_estimate", "perplexity", "quantize"},
-    {"tensor_list"},
+    {"tensor_list", "importance_matrix"},
     {"llama_loading", "load_mode", "vocabulary", "kv_state", "prefix_index", "prefix_store"},
     {"sequence"},
     {"sampler", "candidates", "text_stream", "channel"},
@@ -31,7 +31,7 @@ KERNELS = "kernels"
 #: model.h is an interface without llama.cpp in it, which the rooms below the model talk to.
 INTERFACES = {"model", "sampler"}
 MAY_KNOW_LLAMA = {
-    *("model", "model_info", "memory_estimate", "perplexity", "quantize", "tensor_list"),
+    *("model", "model_info", "memory_estimate", "perplexity", "quantize", "tensor_list", "importance_matrix"),
     *("kv_state", "llama_loading", "load_mode", "vocabulary", "chat"),
 }
 LLAMA = re.compile(r"(llama|ggml|gguf)[\w-]*\.h$|^common/")

@@ -43,10 +43,10 @@ def file_types() -> list[str]:
     """What `quantize` takes as `type`, in any case."""
 
 def plan_quantization(
-    source: str, type: str, allow_requantize: bool = ..., leave_output: bool = ..., pure: bool = ...
+    source: str, type: str, leave_output: bool = ..., pure: bool = ..., imatrix: str = ...
 ) -> tuple[int, bool, bool]:
     """(bytes of the result's tensors, whether a quantized tensor would change its type, whether an importance matrix is
-    needed), without computing. Raises InvalidRequest."""
+    missing), without computing. Raises InvalidRequest."""
 
 def quantize(
     source: str,
@@ -56,6 +56,7 @@ def quantize(
     allow_requantize: bool = ...,
     leave_output: bool = ...,
     pure: bool = ...,
+    imatrix: str = ...,
     progress: Callable[[int, int], object] | None = ...,
 ) -> int:
     """Write `target`, which a failure leaves incomplete; how many tensors took another type than planned.

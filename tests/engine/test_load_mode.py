@@ -34,7 +34,7 @@ def packed_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def _tokens(path: Path, mode: str) -> list[tuple[int, float]]:
-    with LLM(path, context_size=128, parallel=1, load_mode=mode) as llm:
+    with LLM(path, context_size=128, parallel=1, threads=1, load_mode=mode) as llm:
         choice = llm.generate("hello", max_tokens=8, temperature=0, logprobs=0, ignore_eos=True).choices[0]
         return [(row.token, row.logprob) for row in choice.logprobs or []]
 
@@ -76,12 +76,14 @@ def test_memory_that_must_not_be_locked(tiny_model: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="locked memory is read from /proc")
-def test_what_is_locked(tiny_model: Path) -> None:
+@pytest.mark.parametrize("cpu_kernels", [True, False])
+def test_what_is_locked(smollm2: Path, cpu_kernels: bool) -> None:
+    """Nearly all: not the KV cache, and llama.cpp does not manage the last page of some buffers."""
 
     def locked_kib() -> int:
         (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmLck")]
         return int(line.split()[1])
 
     before = locked_kib()
-    with LLM(tiny_model, context_size=64, parallel=1, load_mode="mlock"):
-        assert locked_kib() - before >= _core.inspect_model(str(tiny_model))["size_bytes"] >> 10
+    with LLM(smollm2, context_size=64, parallel=1, threads=1, load_mode="mlock", cpu_kernels=cpu_kernels):
+        assert locked_kib() - before > 0.99 * _core.inspect_model(str(smollm2))["size_bytes"] / 1024

@@ -27,7 +27,9 @@ def models(tmp_path: Path, tiny_model: Path) -> Path:
 
 def _quantize(models: Path, kind: str = "Q8_0", target: str = "small", **options: Any) -> Quantized:
     known = {
-        name: options.pop(name) for name in ("allow_requantize", "leave_output", "pure", "threads") if name in options
+        name: options.pop(name)
+        for name in ("allow_requantize", "leave_output", "pure", "threads", "imatrix")
+        if name in options
     }
     wanted = Quantization(type=kind, **known)
     return quantize(models / "tiny.gguf", models / f"{target}.gguf", wanted, models, **options)
@@ -160,15 +162,62 @@ def test_a_full_disk_is_seen_before(models: Path, monkeypatch: pytest.MonkeyPatc
         _quantize(models)
 
 
-def test_types_that_need_more_than_the_model(models: Path) -> None:
-    """With rows of 256, so that the blocks fit."""
+# ---- importance matrices ----
+
+
+@pytest.fixture
+def wide(models: Path) -> list[gguf.Tensor]:
+    """Matrices with rows of 256 in the place of `tiny`'s, so that the blocks of all types fit."""
     file = gguf.tiny_llama()
-    for name in ("blk.0.ffn_down.weight", "blk.1.ffn_down.weight"):
-        tensor = next(tensor for tensor in file.tensors if tensor.name == name)
-        tensor.dims, tensor.data = (256, 64), bytes(4 * 256 * 64)
+    random = np.random.default_rng(1)
+    found = [tensor for tensor in file.tensors if "ffn_down" in str(tensor.name)]
+    for tensor in found:
+        tensor.dims, tensor.data = (256, 64), random.normal(size=(64, 256)).astype("<f4").tobytes()
     (models / "tiny.gguf").write_bytes(file.to_bytes())
-    with pytest.raises(errors.InvalidRequest, match="importance matrix"):
+    return found
+
+
+def _imatrix(path: Path, tensors: list[gguf.Tensor], *, kind: str = "imatrix", n_counts: int = 1) -> str:
+    """The inputs of the first half matter a hundred times as much."""
+    file = gguf.Gguf()
+    file.set("general.type", gguf.scalar(gguf.STRING, kind))
+    for tensor in tensors:
+        n_in = tensor.dims[0]
+        sums = np.where(np.arange(n_in) < n_in // 2, 1000.0, 10.0).astype("<f4")
+        file.tensors.append(gguf.Tensor(f"{tensor.name}.in_sum2", (n_in, 1), sums.tobytes()))
+        counts = np.full(n_counts, 10.0, "<f4")
+        file.tensors.append(gguf.Tensor(f"{tensor.name}.counts", (1, n_counts), counts.tobytes()))
+    path.write_bytes(file.to_bytes())
+    return str(path)
+
+
+def test_types_that_need_more_than_the_model(models: Path, wide: list[gguf.Tensor]) -> None:
+    with pytest.raises(errors.InvalidRequest, match="importance matrix") as caught:
         _quantize(models, "IQ2_XXS")
+    assert caught.value.field == "imatrix"
+
+
+def test_an_importance_matrix_is_heeded(models: Path, wide: list[gguf.Tensor]) -> None:
+    imatrix = _imatrix(models / "i.gguf", wide)
+    weighted = _quantize(models, "Q2_K", "weighted", imatrix=imatrix, max_ratio=None)
+    plain = _quantize(models, "Q2_K", "plain", max_ratio=None)
+    assert weighted.path.read_bytes() != plain.path.read_bytes()
+    assert (weighted.size_bytes, _types(weighted.path)) == (plain.size_bytes, _types(plain.path))
+    assert _quantize(models, "IQ2_XXS", imatrix=imatrix, max_ratio=None).path.exists()
+
+
+def test_files_that_are_no_importance_matrices(models: Path, wide: list[gguf.Tensor]) -> None:
+    bad = {
+        "model": str(models / "tiny.gguf"),
+        "kind": _imatrix(models / "kind.gguf", wide, kind="model"),
+        "counts": _imatrix(models / "counts.gguf", wide, n_counts=2),
+        "empty": _imatrix(models / "empty.gguf", []),
+        "absent": str(models / "absent.gguf"),
+    }
+    for path in bad.values():
+        with pytest.raises(errors.InvalidRequest, match="not an importance matrix") as caught:
+            _quantize(models, "Q2_K", imatrix=path)
+        assert caught.value.field == "imatrix"
 
 
 # ---- interruptions ----

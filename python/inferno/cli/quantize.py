@@ -36,6 +36,12 @@ def output_file(given: str | None, default_id: str, settings: Settings) -> Path:
 @click.option("--allow-requantize", is_flag=True, help="Take a source that is quantized already.")
 @click.option("--leave-output", is_flag=True, help="Leave the output matrix as it is.")
 @click.option("--pure", is_flag=True, help="One type for all matrices instead of a mixture.")
+@click.option(
+    "--imatrix",
+    type=click.Path(exists=True, dir_okay=False),
+    default="",
+    help="Importance matrix, a GGUF file of llama.cpp's imatrix tool.",
+)
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="Threads; 0 takes all of the machine's.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT when it is there.")
 @click.option("--verify/--no-verify", default=True, help="Compare perplexities before OUTPUT is put in place.")

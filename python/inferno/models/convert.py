@@ -16,9 +16,8 @@ from inferno import errors
 from inferno.engine.child import Progress, reduced_environment
 from inferno.models import preflight
 from inferno.models.converter import Converter
-from inferno.models.install import check_space, disk_errors, install, locked
+from inferno.models.install import check_space, check_target, disk_errors, install, locked
 from inferno.models.manifest import sha256
-from inferno.models.quantize import refuse_target
 
 #: The converter's types -> bytes of a weight, at most.
 TYPES = {"auto": 2.0, "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
@@ -43,7 +42,7 @@ def check(directory: Path, target: Path, kind: str, *, force: bool = False, trus
             f"The directory has program code ({', '.join(code[:3])}) that the converter may run; --trust-code lets it.",
             field="trust_code",
         )
-    refuse_target(target, force=force)
+    check_target(target, force=force)
     n_weights = sum(_weights(path) for path in _weight_files(directory))
     check_space(target.parent, int(n_weights * TYPES[kind]) + preflight.MAX_METADATA)
 

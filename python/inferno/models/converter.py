@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -20,7 +19,7 @@ from typing import IO
 
 import msgspec
 
-from inferno import errors
+from inferno.models import pip
 from inferno.models.install import check_space
 
 SCRIPT = "convert_hf_to_gguf.py"
@@ -95,7 +94,7 @@ def _fetch_source(target: Path) -> None:
         requirements = Path(temporary) / "requirements.txt"
         requirements.write_text(_pin())
         command = ["download", "--no-deps", "--no-binary", "llama-cpp-python", "--require-hashes"]
-        _pip(Path(sys.executable), [*command, "--dest", temporary, "-r", str(requirements)], "llama.cpp's source")
+        pip.run([*command, "--dest", temporary, "-r", str(requirements)], "llama.cpp's source")
         (archive,) = Path(temporary).glob("*.tar.gz")
         unpacked = Path(temporary) / "source"
         _unpack(archive, unpacked)
@@ -125,14 +124,5 @@ def _make_environment(converter: Converter) -> None:
     shutil.rmtree(converter.environment, ignore_errors=True)  # one that was interrupted
     venv.create(converter.environment, with_pip=True)
     requirements = converter.source / _REQUIREMENTS
-    _pip(converter.python, ["install", "-r", str(requirements)], "what the converter needs")
+    pip.run(["install", "-r", str(requirements)], "What the converter needs", converter.python)
     (converter.environment / _COMPLETE).touch()
-
-
-def _pip(python: Path, arguments: list[str], what: str) -> None:
-    command = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode != 0:
-        said = [line for line in result.stderr.splitlines() if line.strip()] or ["pip says nothing"]
-        lines = [line for line in said if line.startswith("ERROR")] or said
-        raise errors.ServiceUnavailable(f"{what} could not be had: {lines[-1]}")

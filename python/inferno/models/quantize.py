@@ -14,7 +14,7 @@ import msgspec
 from inferno import _core, errors
 from inferno.engine import child
 from inferno.models import preflight
-from inferno.models.install import check_space, disk_errors, install, locked
+from inferno.models.install import check_space, check_target, disk_errors, install, locked
 from inferno.models.manifest import sha256
 from inferno.models.parts import parts_of
 
@@ -30,6 +30,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True):
     allow_requantize: bool = False
     leave_output: bool = False
     pure: bool = False
+    imatrix: str = ""  # an importance matrix's file
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +66,7 @@ def check(source: Path, target: Path, wanted: Quantization, *, force: bool = Fal
         known = ", ".join(_core.file_types())
         raise errors.InvalidRequest(f"There is no type {wanted.type}. Known types: {known}.", field="type")
     preflight.check(source)
-    refuse_target(target, force=force)
+    check_target(target, force=force)
     if target.exists() and any(part.exists() and target.samefile(part) for part in parts_of(source)):
         raise errors.InvalidRequest("The output is the source itself.", field="output")
     size, requantizes, needs_imatrix = child.call(
@@ -75,10 +76,11 @@ def check(source: Path, target: Path, wanted: Quantization, *, force: bool = Fal
             "type": wanted.type,
             "leave_output": wanted.leave_output,
             "pure": wanted.pure,
+            "imatrix": wanted.imatrix,
         },
     )
     if needs_imatrix:
-        raise errors.InvalidRequest(f"{wanted.type} needs an importance matrix, which is not supported.", field="type")
+        raise errors.InvalidRequest(f"{wanted.type} needs an importance matrix (--imatrix).", field="imatrix")
     if requantizes and not wanted.allow_requantize:
         raise errors.InvalidRequest(
             "The source is quantized already, and quantizing it again loses more than quantizing the original; "
@@ -86,17 +88,6 @@ def check(source: Path, target: Path, wanted: Quantization, *, force: bool = Fal
             field="allow_requantize",
         )
     check_space(target.parent, size + preflight.MAX_METADATA)
-
-
-def refuse_target(target: Path, *, force: bool) -> None:
-    """Raises InvalidRequest unless a model can be written to `target`, ServiceUnavailable when its directory cannot be
-    made."""
-    if target.suffix != ".gguf":
-        raise errors.InvalidRequest("The output must be a model's id or a file that ends in .gguf.", field="output")
-    if target.exists() and not force:
-        raise errors.InvalidRequest(f"{target.name} is there already; --force replaces it.", field="output")
-    with disk_errors():
-        target.parent.mkdir(parents=True, exist_ok=True)
 
 
 def quantize(
