@@ -1,6 +1,6 @@
 """What keys, limits, metrics, traces and logs cost together: one server with all of them on, one with all that can be
-switched off, 16 clients each, in alternating rounds, twice: of two servers on one machine, the one that started first can be faster
-for as long as both live. Run: `python -m benchmarks.overhead`."""
+switched off, 16 clients each, in alternating rounds, twice: of two servers on one machine, the one that started first
+can be faster for as long as both live. Run: `python -m benchmarks.overhead`."""
 
 from __future__ import annotations
 
