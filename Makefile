@@ -18,7 +18,8 @@ CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" cmake
 # The C++ tests that use threads. The others gain nothing from ThreadSanitizer, which makes inference very slow.
 THREADED := channel_test engine_test chat_test threads_may_share abort_stops load_can_be_cancelled
 
-.PHONY: setup serve test test-cpp test-examples sanitize asan tsan build-asan build-tsan lint format bench bench-micro peers wheel test-wheel sdist clean
+.PHONY: setup serve test test-cpp test-examples test-converter sanitize asan tsan build-asan build-tsan lint format bench
+.PHONY: bench-micro peers wheel test-wheel sdist clean
 
 setup: $(VENV)/.built
 
@@ -60,6 +61,10 @@ test-examples: setup
 	$(BIN)/python -m tests.models > /dev/null
 	$(BIN)/python -m tests.examples.toolchains
 	$(BIN)/pytest -q tests/examples $(TEST_ARGS)
+
+# Fetches PyTorch into the cache when it is not there: gigabytes.
+test-converter: setup
+	$(BIN)/pytest -q -m converter tests/engine $(TEST_ARGS)
 
 sanitize: asan tsan
 

@@ -21,6 +21,9 @@
 #include "grammar.h"
 #include "model.h"
 #include "params.h"
+#include "perplexity.h"
+#include "quantize.h"
+#include "tensor_list.h"
 
 namespace py = pybind11;
 
@@ -273,15 +276,6 @@ const char * type_name() {
     }
 }
 
-py::list words(const char * text) {
-    py::list           result;
-    std::istringstream stream(text == nullptr ? "" : text);
-    for (std::string word; stream >> word;) {
-        result.append(word);
-    }
-    return result;
-}
-
 template <class Owner, class Table>
 py::list describe(const Table & table) {
     const Owner defaults;
@@ -297,7 +291,7 @@ py::list describe(const Table & table) {
         item["min_exclusive"] = row.min_exclusive;
         item["max_items"]     = row.max_items;
         item["max_length"]    = row.max_length;
-        item["choices"]       = words(row.choices);
+        item["choices"]       = choices_of(row.choices);
         item["help"]          = row.help;
         result.append(item);
     });
@@ -586,6 +580,54 @@ private:
     int32_t                 context_size_ = 0;
 };
 
+// ---- files ------------------------------------------------------------------------------------------------------
+
+py::list to_python(const std::vector<TensorInfo> & tensors) {
+    py::list result;
+    for (const TensorInfo & tensor : tensors) {
+        result.append(py::make_tuple(tensor.name, tensor.type, tensor.shape, tensor.bytes));
+    }
+    return result;
+}
+
+void bind_files(py::module_ & m) {
+    using namespace py::literals;
+    m.def("list_tensors", [](const std::string & path) {
+        std::vector<TensorInfo> tensors;
+        {
+            const py::gil_scoped_release nogil;
+            tensors = list_tensors(path);
+        }
+        return to_python(tensors);
+    }, "path"_a);
+    m.def("file_types", &file_types);
+    m.def("plan_quantization", [](const std::string & source, const std::string & type, bool leave_output, bool pure,
+                                  const std::string & imatrix) {
+        QuantizePlan plan;
+        {
+            const py::gil_scoped_release nogil;
+            plan = plan_quantization(source, {type, 0, true, leave_output, pure, imatrix});
+        }
+        return py::make_tuple(plan.tensor_bytes, plan.requantizes, plan.needs_imatrix);
+    }, "source"_a, "type"_a, "leave_output"_a = false, "pure"_a = false, "imatrix"_a = "");
+    m.def("quantize", [](const std::string & source, const std::string & target, const std::string & type,
+                         int32_t threads, bool allow_requantize, bool leave_output, bool pure,
+                         const std::string & imatrix, const std::function<void(int32_t, int32_t)> & progress) {
+        const py::gil_scoped_release nogil;
+        return quantize(source, target, {type, threads, allow_requantize, leave_output, pure, imatrix}, progress);
+    }, "source"_a, "target"_a, "type"_a, "threads"_a = 0, "allow_requantize"_a = false, "leave_output"_a = false,
+       "pure"_a = false, "imatrix"_a = "", "progress"_a = py::none());
+    m.def("measure_perplexity", [](const std::string & path, const py::dict & fields, const std::string & text) {
+        const auto options = read_fields<EngineOptions>(kEngineFields, fields);
+        Perplexity result;
+        {
+            const py::gil_scoped_release nogil;
+            result = measure_perplexity(path, options, text);
+        }
+        return py::make_tuple(result.mean_nll, result.n_tokens);
+    }, "path"_a, "options"_a, "text"_a);
+}
+
 void bind_engine(py::module_ & m) {
     using namespace py::literals;
     py::class_<PyEngine>(m, "Engine")
@@ -667,5 +709,6 @@ PYBIND11_MODULE(_core, m) {
         return result;
     });
     m.def("set_log_level", &set_log_level, "level"_a);
+    bind_files(m);
     bind_engine(m);
 }

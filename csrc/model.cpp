@@ -8,6 +8,7 @@
 #include "error.h"
 #include "kv_state.h"
 #include "llama_loading.h"
+#include "load_mode.h"
 #include "placement.h"
 #include "vocabulary.h"
 
@@ -276,10 +277,10 @@ std::unique_ptr<Model> load_here(const std::string & path, const EngineOptions &
     check_room(path, effective, info, placement);
     effective.gpu_layers      = placement.gpu_layers;
     llama_model_params params = model_params(effective, placement);
-    // Read, not memory-mapped: weights that are repacked for the CPU would stay in memory twice (measured with a Q4_0
-    // file of 78 MB: 181 MB resident mapped, 123 MB read; no difference for Q4_1, which is not repacked). It is also
-    // what estimate_memory() counts.
-    params.load_mode        = LLAMA_LOAD_MODE_NONE;
+    // The default reads and does not map: weights that are repacked for the CPU would stay in memory twice (measured with
+    // a Q4_0 file of 78 MB: 181 MB resident mapped, 123 MB read; no difference for Q4_1, which is not repacked). It is
+    // also what estimate_memory() counts.
+    params.load_mode            = prepare_load(effective.load_mode, info.size_bytes);
     bool                cancelled = false;
     const LoadProgress  watched   = [&](float fraction) {
         cancelled = progress && !progress(fraction);

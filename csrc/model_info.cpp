@@ -5,11 +5,13 @@
 #include <array>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <string_view>
 
 #include "error.h"
 #include "llama_loading.h"
 #include "model.h"
+#include "tensor_list.h"
 #include "text_stream.h"
 
 namespace inferno {
@@ -18,9 +20,6 @@ namespace {
 
 struct FreeGguf {
     void operator()(gguf_context * context) const { gguf_free(context); }
-};
-struct FreeGgml {
-    void operator()(ggml_context * context) const { ggml_free(context); }
 };
 
 constexpr size_t kMaxShownString = 1024;
@@ -155,12 +154,10 @@ std::string size_label(uint64_t n_params) {
     return number + (billions ? "B" : "M");
 }
 
-void read_tensors(const ggml_context * tensors, ModelInfo & info) {
-    for (ggml_tensor * tensor = ggml_get_first_tensor(tensors); tensor != nullptr;
-         tensor               = ggml_get_next_tensor(tensors, tensor)) {
-        info.n_params += static_cast<uint64_t>(ggml_nelements(tensor));
-        info.size_bytes += ggml_nbytes(tensor);
-    }
+uint64_t elements(const TensorInfo & tensor) {
+    return std::accumulate(tensor.shape.begin(), tensor.shape.end(), uint64_t{1}, [](uint64_t product, int64_t length) {
+        return product * static_cast<uint64_t>(length);
+    });
 }
 
 // Generating needs causal attention over the model's own output; models made for embedding say how they pool.
@@ -174,11 +171,8 @@ bool generates(const Metadata & metadata, const ModelInfo & info) {
 
 ModelInfo inspect_model(const std::string & path) {
     start_llama();  // for its messages to go where ours go
-    ggml_context *                                raw_tensors = nullptr;
-    const gguf_init_params                        params{true, &raw_tensors};
-    const std::unique_ptr<gguf_context, FreeGguf> gguf(gguf_init_from_file(path.c_str(), params));
-    const std::unique_ptr<ggml_context, FreeGgml> tensors(raw_tensors);
-    if (!gguf || !tensors) {
+    const std::unique_ptr<gguf_context, FreeGguf> gguf(gguf_init_from_file(path.c_str(), {true, nullptr}));
+    if (!gguf) {
         throw Error(ErrorCode::invalid_request, "The file is not a valid GGUF model.", "model");
     }
     const Metadata metadata(gguf.get());
@@ -196,7 +190,10 @@ ModelInfo inspect_model(const std::string & path) {
     if (metadata.has("general.file_type")) {
         info.quantization = llama_ftype_name(static_cast<llama_ftype>(metadata.integer("general.file_type", 0)));
     }
-    read_tensors(tensors.get(), info);
+    for (const TensorInfo & tensor : list_tensors(path)) {
+        info.n_params += elements(tensor);
+        info.size_bytes += tensor.bytes;
+    }
     info.can_generate = generates(metadata, info);
     info.can_embed    = info.pooling != "rank" && !is_unsupported_encoder(info.architecture);
     info.description  = info.architecture + " " + size_label(info.n_params) + " " + info.quantization;

@@ -1,5 +1,6 @@
 #include "params.h"
 
+#include <algorithm>
 #include <cmath>
 #include <sstream>
 
@@ -40,15 +41,12 @@ void check_count(const std::string & field, size_t count, const Row & row) {
     }
 }
 
-void check_choice(const std::string & field, const std::string & value, const char * choices) {
-    std::istringstream words(choices);
-    std::string        all;
-    for (std::string word; words >> word; all += (all.empty() ? "" : ", ") + word) {
-        if (word == value) {
-            return;
-        }
+std::string joined(const std::vector<std::string> & words) {
+    std::string result;
+    for (const std::string & word : words) {
+        result += (result.empty() ? "" : ", ") + word;
     }
-    refuse(field, "one of " + all);
+    return result;
 }
 
 template <class Row>
@@ -76,8 +74,9 @@ void check(const std::string & field, const std::string & value, const Row & row
     if (value.size() > row.max_length) {
         refuse(field, "at most " + std::to_string(row.max_length) + " bytes long");
     }
-    if (row.choices != nullptr) {
-        check_choice(field, value, row.choices);
+    const std::vector<std::string> choices = choices_of(row.choices);
+    if (!choices.empty() && std::find(choices.begin(), choices.end(), value) == choices.end()) {
+        refuse(field, "one of " + joined(choices));
     }
 }
 
@@ -121,6 +120,15 @@ void check_all(const Owner & owner, const Table & table) {
 }
 
 }  // namespace
+
+std::vector<std::string> choices_of(const char * choices) {
+    std::vector<std::string> result;
+    std::istringstream       words(choices == nullptr ? "" : choices);
+    for (std::string word; words >> word;) {
+        result.push_back(word);
+    }
+    return result;
+}
 
 void validate(const SamplingParams & params) {
     check_all(params, kSamplingFields);

@@ -73,6 +73,7 @@ struct EngineOptions {
     int32_t draft_tokens    = 8;
     std::string draft_model;
     bool    cpu_kernels     = true;
+    std::string load_mode   = "read";
 };
 
 // One row. For lists `min`/`max` bound the items, `max_items` their number, `max_length` a string's bytes. `choices` are
@@ -186,7 +187,14 @@ inline constexpr auto kEngineFields = std::make_tuple(
           false, 0, 4096},
     Field{"cpu_kernels", &EngineOptions::cpu_kernels, 0, 1,
           "Compute with Inferno's own CPU kernels where the processor has them, not llama.cpp's. In a process with "
-          "several models the one loaded last decides for attention."});
+          "several models the one loaded last decides for attention."},
+    Field{"load_mode", &EngineOptions::load_mode, 0, 0,
+          "How the file gets into memory: read it, map it (mmap), lock it there (mlock, mmap_mlock), read past the "
+          "page cache (direct), or map it where the device can (auto).",
+          false, 0, 16, "read mmap mlock mmap_mlock direct auto"});
+
+// The words of a row's `choices`.
+std::vector<std::string> choices_of(const char * choices);
 
 // Throws Error(invalid_request) naming the first field that is out of range, not finite, too long or too many.
 void validate(const SamplingParams & params);

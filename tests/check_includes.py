@@ -18,9 +18,9 @@ LAYERS = (
     {"grammar_automaton", "token_trie", "json_schema"},
     {"gbnf", "json_pattern", "json_range", "json_shape"},
     {"gbnf_writer"},
-    {"prefix_cache", "waiting_queue", "step_cost", "model", "model_info", "memory_estimate"},
-    {"placement"},
-    {"llama_loading", "devices", "vocabulary", "kv_state", "prefix_index", "prefix_store"},
+    {"prefix_cache", "waiting_queue", "step_cost", "model", "model_info", "memory_estimate", "perplexity", "quantize"},
+    {"tensor_list", "importance_matrix", "placement"},
+    {"llama_loading", "load_mode", "devices", "vocabulary", "kv_state", "prefix_index", "prefix_store"},
     {"backends", "software_devices"},
     {"sequence"},
     {"sampler", "candidates", "text_stream", "channel", "drafter", "prompt_lookup", "speculation"},
@@ -32,15 +32,8 @@ KERNELS = "kernels"
 #: model.h is an interface without llama.cpp in it, which the rooms below the model talk to.
 INTERFACES = {"model", "sampler"}
 MAY_KNOW_LLAMA = {
-    "model",
-    "model_info",
-    "placement",
-    "devices",
-    "kv_state",
-    "llama_loading",
-    "vocabulary",
-    "chat",
-    "backends",
+    *("model", "model_info", "placement", "devices", "perplexity", "quantize", "tensor_list", "importance_matrix"),
+    *("kv_state", "llama_loading", "load_mode", "vocabulary", "chat", "backends"),
 }
 LLAMA = re.compile(r"(llama|ggml|gguf)[\w-]*\.h$|^common/")
 

@@ -240,6 +240,22 @@ def write_tiny_llama(path: Path, **options: Any) -> Path:
     return path
 
 
+def write_split(directory: Path, name: str, n_parts: int = 2, file: Gguf | None = None) -> list[Path]:
+    """`file` (a tiny llama, if none is given) as parts that llama.cpp joins; returns their paths in order."""
+    whole = file or tiny_llama()
+    each = -(-len(whole.tensors) // n_parts)
+    paths = []
+    for number in range(n_parts):
+        part = Gguf(keys=list(whole.keys) if number == 0 else [])
+        part.tensors = whole.tensors[number * each : (number + 1) * each]
+        part.set("split.no", scalar(U16, number))
+        part.set("split.count", scalar(U16, n_parts))
+        part.set("split.tensors.count", scalar(I32, len(whole.tensors)))
+        paths.append(directory / f"{name}-{number + 1:05}-of-{n_parts:05}.gguf")
+        paths[-1].write_bytes(part.to_bytes())
+    return paths
+
+
 # ---- malformed files ------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
-#ifdef __linux__
+#if defined(__linux__) || defined(__APPLE__)
 #include <sys/mman.h>
 #endif
 
@@ -143,6 +143,7 @@ private:
 };
 
 std::atomic<bool> in_use{true};
+std::atomic<bool> locking{false};
 
 class Products : public ggml::cpu::tensor_traits {
     bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
@@ -268,12 +269,26 @@ void ask_for_large_pages(void * memory, size_t size) {
 #endif
 }
 
+bool lock_if_wanted(const void * memory, size_t size) {
+#if defined(__linux__) || defined(__APPLE__)
+    return !locking.load(std::memory_order_relaxed) || size == 0 || mlock(memory, size) == 0;
+#else
+    (void) memory;
+    (void) size;
+    return !locking.load(std::memory_order_relaxed);
+#endif
+}
+
 ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
     ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
     if (buffer == nullptr) {
         return nullptr;
     }
     ask_for_large_pages(ggml_backend_buffer_get_base(buffer), size);
+    if (!lock_if_wanted(ggml_backend_buffer_get_base(buffer), size)) {
+        ggml_backend_buffer_free(buffer);
+        return nullptr;
+    }
     buffer->buft              = type;
     buffer->iface.init_tensor = init_tensor;
     buffer->iface.set_tensor  = set_tensor;
@@ -307,6 +322,10 @@ ggml_backend_buffer_type_t weights_buffer_type() {
         &operations,
     };
     return best_kernels() != nullptr ? &type : nullptr;
+}
+
+void lock_weights(bool lock) {
+    locking.store(lock, std::memory_order_relaxed);
 }
 
 void use_kernels(bool use) {

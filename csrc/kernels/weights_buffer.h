@@ -17,4 +17,8 @@ void register_weights_buffer_type(const InfernoCpuInternals & cpu);
 // are packed already go on being computed by us. Any thread.
 void use_kernels(bool use);
 
+// Whether the memory of weights that are packed from now on is locked; where it cannot be, the load fails. Off at first.
+// Any thread.
+void lock_weights(bool lock);
+
 }  // namespace inferno::kernels

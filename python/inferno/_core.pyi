@@ -69,6 +69,38 @@ def inspect_model(path: str) -> dict[str, Any]:
 def estimate_memory(path: str, options: dict[str, Any]) -> Memory:
     """What loading would take at most. Raises InvalidRequest."""
 
+def list_tensors(path: str) -> list[tuple[str, str, list[int], int]]:
+    """(name, type, shape, bytes) of all parts' tensors; a shape begins with the length of a row.
+
+    Raises InvalidRequest."""
+
+def file_types() -> list[str]:
+    """What `quantize` takes as `type`, in any case."""
+
+def plan_quantization(
+    source: str, type: str, leave_output: bool = ..., pure: bool = ..., imatrix: str = ...
+) -> tuple[int, bool, bool]:
+    """(bytes of the result's tensors, whether a quantized tensor would change its type, whether an importance matrix is
+    missing), without computing. Raises InvalidRequest."""
+
+def quantize(
+    source: str,
+    target: str,
+    type: str,
+    threads: int = ...,
+    allow_requantize: bool = ...,
+    leave_output: bool = ...,
+    pure: bool = ...,
+    imatrix: str = ...,
+    progress: Callable[[int, int], object] | None = ...,
+) -> int:
+    """Write `target`, which a failure leaves incomplete; how many tensors took another type than planned.
+
+    `progress` gets (tensors begun, all tensors). One call at a time in a process. Raises InvalidRequest."""
+
+def measure_perplexity(path: str, options: dict[str, Any], text: str) -> tuple[float, int]:
+    """(mean negative log likelihood of a token in nats, tokens foretold). Raises InvalidRequest, ServiceUnavailable."""
+
 def set_log_level(level: int) -> None:
     """llama.cpp's own messages go to stderr up to this level: 0 none, 1 errors, 2 warnings, 3 info, 4 debug."""
 

@@ -467,6 +467,14 @@ def default_config_file(environ: Mapping[str, str] | None = None) -> Path:
     return Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "inferno" / "config.toml"
 
 
+def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """For what can be had again; building keeps llama.cpp's source there."""
+    environ = os.environ if environ is None else environ
+    if named := environ.get("INFERNO_CACHE_DIR"):
+        return Path(named).expanduser()
+    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inferno"
+
+
 def load_settings(
     config_file: Path | None = None,
     flags: Mapping[str, Any] | None = None,

@@ -26,6 +26,7 @@ from inferno.engine import fitting
 from inferno.engine.generation import Collector, Generation
 from inferno.engine.local import LocalEngine
 from inferno.models import preflight
+from inferno.models.parts import first_part, parts_of, without_part
 from inferno.models.registry import Registry
 from inferno.request import (
     ChatPrompt,
@@ -82,13 +83,15 @@ class LLM:
         progress: Callable[[float], bool] | None = None,
         **options: Any,
     ) -> None:
-        """Load `model`: the path of a GGUF file, or the id of one in the models directory; nothing is downloaded.
+        """Load `model`: the path of a GGUF file (any part of a split one), or the id of one in the models directory;
+        nothing is downloaded.
 
         `context_size`: tokens one sequence may hold, prompt and output; `parallel`: sequences computed at once (each
         takes its share of memory); `batch_size`: tokens computed in one step; `threads`: compute threads, 0 = the
         physical cores; `gpu_layers`: layers kept on the GPU, -1 = all that fit. Further engine options (device,
-        queue_size, step_budget_ms, prefix_cache, prefix_store_mb and others) are in `inferno._core.engine_fields()`, with the defaults.
-        `progress` gets fractions from 0 to 1 and stops the load by returning False.
+        queue_size, step_budget_ms, prefix_cache, prefix_store_mb, draft_tokens, load_mode and others) are in
+        `inferno._core.engine_fields()`, with the defaults. `progress` gets fractions from 0 to 1 and stops the load by
+        returning False.
 
         Raises ModelNotFound, InvalidRequest (bad file or option), ServiceUnavailable (not enough memory).
         """
@@ -456,9 +459,9 @@ def _located(model: str | Path, models_dir: str | Path | None) -> tuple[str, Pat
     """(id, path) of a file or of an id in the models directory."""
     path = Path(model)
     if isinstance(model, Path) or path.suffix == ".gguf" or path.is_file():
-        if not path.exists():
+        if not any(part.exists() for part in parts_of(path)):
             raise errors.ModelNotFound(f"There is no file {path.name!r}.")
-        return path.stem, path
+        return without_part(path.stem), first_part(path)
     if models_dir is None:
         settings = load_settings()
         registry = Registry(settings.models.dir, settings.models.aliases)

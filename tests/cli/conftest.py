@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ def inferno(tmp_path: Path):  # type: ignore[no-untyped-def]
     environ = {k: v for k, v in os.environ.items() if not k.startswith("INFERNO_")}
     environ |= {"INFERNO_DATA_DIR": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
 
-    def run(*arguments: str, stdin: str | None = None, columns: int = 80) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, stdin: str | None = None, columns: int = 80, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "inferno.cli.main", *arguments]
-        env = environ | {"COLUMNS": str(columns)}
-        return subprocess.run(command, env=env, input=stdin or "", capture_output=True, text=True, timeout=120)
+        whole = environ | {"COLUMNS": str(columns)} | dict(env or {})
+        return subprocess.run(command, env=whole, input=stdin or "", capture_output=True, text=True, timeout=120)
 
     return run

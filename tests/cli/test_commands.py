@@ -372,6 +372,7 @@ def test_what_a_conversation_cannot_be(tmp_path: Path, tiny_model: Path, option:
         (("--log-format", "xml"), 1, "log.format"),
         (("--prot", "1"), 2, "--port"),
         (("--gpu-layers", "-2"), 1, "engine.gpu_layers"),
+        (("--load-mode", "swap"), 1, "engine.load_mode must be one of read, mmap, mlock"),
     ],
 )
 def test_serve_refuses_at_once(

@@ -48,6 +48,21 @@ TEST(lists_and_texts_are_bounded) {
     CHECK_EQ(refused([](auto & p) { p.grammar.assign(65537, 'x'); }), "grammar");
 }
 
+TEST(a_choice_is_one_of_those_there_are) {
+    EngineOptions options;
+    for (const std::string & mode : choices_of("read mmap mlock mmap_mlock direct auto")) {
+        options.load_mode = mode;
+        validate(options);
+    }
+    options.load_mode = "rea";
+    try {
+        validate(options);
+        CHECK(false);
+    } catch (const Error & error) {
+        CHECK_EQ(error.field(), "load_mode");
+    }
+}
+
 TEST(a_message_names_field_and_range) {
     SamplingParams params;
     params.temperature = 3;

@@ -11,6 +11,8 @@ import pytest
 from inferno import LLM, errors
 from inferno.request import TokenLogprob
 
+from tests.gguf_files import write_split
+
 pytestmark = pytest.mark.anyio
 
 
@@ -340,6 +342,19 @@ def test_a_missing_model_says_how_to_get_one(tmp_path: Path) -> None:
         LLM("nope", models_dir=tmp_path)
     with pytest.raises(errors.ModelNotFound, match=r"There is no file 'nope\.gguf'"):
         LLM(tmp_path / "nope.gguf")
+
+
+def test_any_part_of_a_split_model_is_the_model(tiny_model: Path, tmp_path: Path) -> None:
+    parts = write_split(tmp_path, "big", 3)
+    texts = []
+    for path in (tiny_model, *parts):
+        with LLM(path, context_size=64, parallel=1, threads=1) as llm:
+            texts.append(llm.generate("hello", max_tokens=4, temperature=0).text)
+    assert (texts, llm.id) == ([texts[0]] * 4, "big")
+    parts[1].unlink()
+    for path in parts:
+        with pytest.raises(errors.InvalidRequest, match=r"there is no big-00002-of-00003\.gguf"):
+            LLM(path)
 
 
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ def test_load_passes_options_on(client: httpx.Client, services: Services) -> Non
         {"batch_size": 0},
         {"batch_size": -1},
         {"gpu_layers": -2},
+        {"load_mode": "swap"},
+        {"load_mode": 1},
     ],
 )
 def test_load_options_out_of_range(client: httpx.Client, body: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ import pytest
 from inferno import errors
 from inferno.models import pull as pull_module
 from inferno.models.catalogue import CatalogueEntry, catalogue
+from inferno.models.manifest import NAME, Manifest
 from inferno.models.pull import pull, remove
 from inferno.models.registry import Registry
 
@@ -123,7 +124,7 @@ def _pull(source: str, models: Path, **options: Any) -> Any:
 
 
 def _visible(models: Path) -> list[str]:
-    return sorted(path.name for path in models.iterdir() if not path.name.startswith("."))
+    return sorted(path.name for path in models.glob("*.gguf") if not path.name.startswith("."))
 
 
 # ---- URLs ----
@@ -459,6 +460,85 @@ def test_hugging_face_names_that_are_none(hub: Files, models: Path, name: str) -
     with pytest.raises(errors.InvalidRequest):
         _pull(f"hf:{name}", models)
     assert hub.requests == []
+
+
+# ---- split models ----
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> list[Path]:
+    (tmp_path / "source").mkdir()
+    return gguf.write_split(tmp_path / "source", "big", 3)
+
+
+def _sums(models: Path) -> dict[str, str]:
+    return Manifest(models).hashes()
+
+
+def _hashes(paths: list[Path]) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+@pytest.mark.parametrize("named", [0, 1, 2])
+def test_any_part_brings_all(parts: list[Path], models: Path, named: int) -> None:
+    pulled = _pull(str(parts[named]), models)
+    assert (pulled.id, pulled.path.name, pulled.fresh) == ("big", parts[0].name, True)
+    assert pulled.size_bytes == sum(part.stat().st_size for part in parts)
+    assert _sums(models) == _hashes(parts)
+    assert [entry.id for entry in Registry(models).entries()] == ["big"]
+    assert not _pull(str(parts[named]), models).fresh
+
+
+@pytest.mark.parametrize("named", [0, 2])
+def test_all_parts_of_a_url(files: Files, parts: list[Path], models: Path, named: int) -> None:
+    files.bodies = {f"/x%20y/{part.name}": part.read_bytes() for part in parts}
+    digest = hashlib.sha256(parts[named].read_bytes()).hexdigest()
+    pulled = _pull(f"{files.url}/x%20y/{parts[named].name}#sha256={digest}", models)
+    assert (pulled.id, pulled.fresh) == ("big", True)
+    assert _visible(models) == [part.name for part in parts]
+    assert _sums(models) == _hashes(parts)
+
+
+def test_one_wrong_hash_leaves_no_part(files: Files, parts: list[Path], models: Path) -> None:
+    files.bodies = {f"/{part.name}": part.read_bytes() for part in parts}
+    with pytest.raises(errors.InvalidRequest, match="sha256"):
+        _pull(f"{files.url}/{parts[1].name}#sha256={'0' * 64}", models)
+    assert _visible(models) == []
+
+
+def test_a_part_that_the_server_does_not_have(files: Files, parts: list[Path], models: Path) -> None:
+    files.bodies = {f"/{part.name}": part.read_bytes() for part in parts[:2]}
+    with pytest.raises(errors.NotFound):
+        _pull(f"{files.url}/{parts[0].name}", models)
+    assert _visible(models) == []
+    files.bodies[f"/{parts[2].name}"] = parts[2].read_bytes()
+    files.requests.clear()
+    assert _pull(f"{files.url}/{parts[0].name}", models).fresh
+    sizes = [f"bytes={part.stat().st_size}-" for part in parts[:2]]
+    assert [asked for _, _, asked in files.requests] == [*sizes, None]  # what is complete is not sent again
+
+
+def test_hugging_face_parts(hub: Files, parts: list[Path], models: Path) -> None:
+    for revision in ("main", "c" * 40):
+        hub.bodies |= {f"/org/repo/resolve/{revision}/sub/{part.name}": part.read_bytes() for part in parts}
+    assert _pull(f"hf:org/repo/sub/{parts[1].name}", models).id == "big"
+    assert _sums(models) == _hashes(parts)
+    hub.requests.clear()
+    assert not _pull(f"hf:org/repo/sub/{parts[1].name}", models).fresh
+    assert {method for method, _, _ in hub.requests} == {"HEAD"}
+
+
+# ---- hashes ----
+
+
+def test_what_is_pulled_is_recorded(files: Files, models: Path) -> None:
+    _pull(f"{files.url}/m.gguf", models)
+    assert _sums(models) == {"m.gguf": SHA256}
+    (models / NAME).unlink()
+    assert not _pull(f"{files.url}/m.gguf", models).fresh
+    assert _sums(models) == {"m.gguf": SHA256}
+    remove("m", Registry(models))
+    assert not (models / NAME).exists()
 
 
 # ---- removal ----

@@ -211,29 +211,51 @@ def test_an_alias_of_its_own_name_is_the_file(models: Path) -> None:
     assert Registry(models, {"a": "a"}).get("a").path == path
 
 
-def _split(models: Path) -> tuple[Path, Path]:
-    first, second = gguf.tiny_llama(), gguf.Gguf()
-    half = len(first.tensors) // 2
-    first.tensors, second.tensors = first.tensors[:half], first.tensors[half:]
-    for number, file in enumerate((first, second)):
-        file.set("split.no", gguf.scalar(gguf.U16, number))
-        file.set("split.count", gguf.scalar(gguf.U16, 2))
-        file.set("split.tensors.count", gguf.scalar(gguf.I32, half + len(second.tensors)))
-    return (
-        _put(models / "big-00001-of-00002.gguf", first.to_bytes()),
-        _put(models / "big-00002-of-00002.gguf", second.to_bytes()),
-    )
-
-
 def test_a_split_model_is_one(models: Path) -> None:
-    first, second = _split(models)
+    parts = gguf.write_split(models, "big", 3)
     entry, = Registry(models).entries()  # fmt: skip
-    assert (entry.id, entry.path) == ("big", first)
-    assert entry.size_bytes == first.stat().st_size + second.stat().st_size
+    assert (entry.id, entry.path) == ("big", parts[0])
+    assert entry.size_bytes == sum(part.stat().st_size for part in parts)
+    _put(models / "whole.gguf")
+    whole = Registry(models).get("whole").info
+    assert (entry.info.n_params, entry.info.size_bytes) == (whole.n_params, whole.size_bytes)
+
+
+@pytest.mark.parametrize("absent", [0, 1, 2])
+def test_a_part_that_is_missing_is_named(models: Path, absent: int) -> None:
+    parts = gguf.write_split(models, "big", 3)
+    parts[absent].unlink()
+    registry = Registry(models, {"also": parts[2].name if absent < 2 else parts[0].name})
+    assert _ids(registry) == []
+    assert parts[absent].name in registry.problems()["big"]
+    for model_id in ("big", "also"):
+        with pytest.raises(errors.InvalidRequest, match=parts[absent].name):
+            registry.get(model_id)
+
+
+def test_an_alias_may_name_any_part(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    parts = gguf.write_split(tmp_path / "elsewhere", "big", 3)
+    registry = Registry(models, {str(number): str(part) for number, part in enumerate(parts)})
+    assert {entry.path for entry in registry.entries()} == {parts[0]}
+
+
+def test_a_whole_model_beside_the_rest_of_another(models: Path) -> None:
+    first, _ = gguf.write_split(models, "big", 2)
+    gguf.write_split(models, "big", 3)[0].unlink()
+    assert Registry(models).get("big").path == first
+
+
+def test_the_path_of_a_file_that_is_no_model(models: Path) -> None:
+    broken = _put(models / "broken.gguf", b"GGUF")
+    registry = Registry(models, {"dangling": "gone.gguf"})
+    assert registry.path("broken") == broken
+    with pytest.raises(errors.ModelNotFound):
+        registry.path("nothing")
 
 
 def test_a_part_that_arrives_later_is_seen(models: Path) -> None:
-    _, second = _split(models)
+    _, second = gguf.write_split(models, "big")
     data = second.read_bytes()
     second.unlink()
     registry = Registry(models)

@@ -13,7 +13,8 @@ import click
 from inferno import errors
 from inferno.config import Settings, engine_settings, load_settings
 from inferno.models.catalogue import catalogue
-from inferno.models.registry import Registry
+from inferno.models.parts import first_part, without_part
+from inferno.models.registry import ModelEntry, Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,11 +49,23 @@ def chosen_engine_options(settings: Settings) -> dict[str, Any]:
 
 
 def model_file(model: str, settings: Settings) -> Path:
-    """The file of a MODEL argument: a GGUF file, or the id of a model or alias. Raises ModelNotFound."""
+    """The file of a MODEL argument: a GGUF file (of a split model any part), or the id of a model or alias.
+
+    Raises ModelNotFound."""
     if model.endswith(".gguf"):
-        return Path(model)
+        return first_part(Path(model))
     with suggestions(model):
         return Registry(settings.models.dir, settings.models.aliases).get(model).path
+
+
+def model_entry(model: str, settings: Settings) -> ModelEntry:
+    """The facts of a MODEL argument. Raises ModelNotFound, InvalidRequest for a file that is no model."""
+    if not model.endswith(".gguf"):
+        with suggestions(model):
+            return Registry(settings.models.dir, settings.models.aliases).get(model)
+    path = first_part(Path(model).absolute())
+    model_id = without_part(path.stem)
+    return Registry(settings.models.dir, {model_id: str(path)}).get(model_id)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from inferno import errors
@@ -85,6 +85,15 @@ def download_progress(title: str) -> tuple[Progress, Callable[[int, int | None],
         disable=not err.is_terminal,
     )
     task = bar.add_task(title, total=None)
+    return bar, lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def count_progress(title: str) -> tuple[Progress, Callable[[int, int | None], None]]:
+    """Like `download_progress`, of things instead of bytes."""
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=err, disable=not err.is_terminal
+    )
+    task = bar.add_task(escape(title), total=None)
     return bar, lambda done, total: bar.update(task, completed=done, total=total)
 
 

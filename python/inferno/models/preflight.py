@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from inferno import errors
+from inferno.models.parts import MAX_PARTS, parts_of, place
 
 MAX_TENSORS = 65_536
 MAX_KEYS = 65_536
@@ -33,7 +34,6 @@ MAX_ALIGNMENT = 1 << 20
 MAX_ELEMENTS = 1 << 40
 MAX_LAYERS = 512
 MAX_EXPERTS = 1024
-MAX_PARTS = 1024
 
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 _UINT32, _INT32, _FLOAT32 = 4, 5, 6
@@ -54,7 +54,6 @@ _TENSOR_TYPES = {
 _BYTE_TOKEN = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
 _BYTE_TOKEN_TYPE = 6
 _VOCABULARY = "tokenizer.ggml.tokens"
-_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
 class _Invalid(Exception):
@@ -72,12 +71,21 @@ def check(path: Path) -> None:
     `path` is. The message never contains the path.
     """
     try:
+        _check_parts_are_there(path)
         header = _read_header(path)
         _check_metadata(header)
         for part in _other_parts(path, header):
             _read_header(part)
     except _Invalid as reason:
         raise errors.InvalidRequest(f"The model file is not valid: {reason}.", field="model") from None
+
+
+def _check_parts_are_there(path: Path) -> None:
+    parts = parts_of(path)
+    if len(parts) > 1 and (absent := [part.name for part in parts if not part.exists()]):
+        _fail(
+            f"of its {len(parts)} parts there is no {', '.join(map(_shown, absent[:3]))}{', ...' * (len(absent) > 3)}"
+        )
 
 
 def _read_header(path: Path) -> _Header:
@@ -100,11 +108,9 @@ def _other_parts(path: Path, header: _Header) -> Iterable[Path]:
     count = header.integer("split.count") or 0
     if count < 2:
         return
-    match = _PART.search(path.name)
-    if match is None or (int(match[1]), int(match[2])) != (1, count) or count > MAX_PARTS:
+    if place(path) != (1, count) or count > MAX_PARTS:
         _fail(f"it is one of {count} parts, and not named like the first")
-    for number in range(2, count + 1):
-        yield path.with_name(f"{path.name[: match.start()]}-{number:05}-of-{count:05}.gguf")
+    yield from parts_of(path)[1:]
 
 
 class _Reader:

