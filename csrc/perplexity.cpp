@@ -8,6 +8,7 @@
 
 #include "error.h"
 #include "llama_loading.h"
+#include "placement.h"
 #include "model.h"
 #include "vocabulary.h"
 
@@ -67,7 +68,9 @@ Perplexity measure_perplexity(const std::string & path, const EngineOptions & op
     }
     EngineOptions effective = effective_options(options, info);
     effective.parallel      = 1;
-    const ModelPointer model(llama_model_load_from_file(path.c_str(), model_params(effective)));
+    const Placement placement = place(path, effective, info);
+    check_room(path, effective, info, placement);
+    const ModelPointer model(llama_model_load_from_file(path.c_str(), model_params(effective, placement)));
     if (!model) {
         throw Error(ErrorCode::invalid_request, "The file is not a model that can be loaded.", "model");
     }
