@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,13 +49,21 @@ def test_its_environment_is_settings() -> None:
 
 
 def test_what_it_copies_is_in_the_context() -> None:
-    first, *admitted = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] in "*!"][:-2]
-    assert first == "*"
-    names = [line.removeprefix("!") for line in admitted]
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert lines[1] == "*"  # all that is not named below it
+    names = [line.removeprefix("!") for line in lines if line.startswith("!")]
     assert all((ROOT / name).exists() for name in names)
     copied = [rest.split()[0] for word, rest in FINAL if word == "COPY" and "--from" not in rest]
     assert set(copied) <= set(names)
     assert not any(name.startswith(("deploy/compose", ".git")) for name in names)
+
+
+def test_it_builds_with_options_that_there_are() -> None:
+    given = {name for word, rest in dockerfile() if word == "RUN" for name in re.findall(r"define\.(\w+)=", rest)}
+    assert {"INFERNO_NATIVE", "INFERNO_PORTABLE", "INFERNO_CUDA"} == given
+    options = (ROOT / "CMakeLists.txt").read_text()
+    assert all(f"option({name} " in options for name in given)
+    assert given <= {rest.partition("=")[0] for word, rest in dockerfile() if word == "ARG"}
 
 
 def test_the_version_is_ours() -> None:

@@ -157,7 +157,7 @@ def test_one_server_has_its_own_database_and_several_share_one() -> None:
     required = {v["name"]: v["valueFrom"].get("secretKeyRef", {}) for v in server_of(scaled)["env"]}
     for name in ("INFERNO_DATABASE_URL", "INFERNO_LIMITS_STORAGE"):
         assert required[name] == {"name": "inferno", "key": name}  # not optional: no pod starts without
-        settings_of({name: "postgresql://u:p@h/d"})
+        settings_of({name: "scheme://user:password@host/0"})  # it is a setting's
 
 
 def test_the_autoscaler_asks_for_the_adapter_metric() -> None:

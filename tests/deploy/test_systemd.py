@@ -50,7 +50,6 @@ def test_its_environment_is_settings(tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()
     settings = settings_of({**given, "INFERNO_CONFIG": str(tmp_path / "config.toml")})
     assert [f"/var/lib/{name}" for name in values("StateDirectory")] == [str(settings.data_dir)]
-    assert not values("RuntimeDirectory")
 
 
 def test_it_stops_as_a_server_wants_to_stop() -> None:
