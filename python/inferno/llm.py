@@ -87,7 +87,8 @@ class LLM:
         `context_size`: tokens one sequence may hold, prompt and output; `parallel`: sequences computed at once (each
         takes its share of memory); `batch_size`: tokens computed in one step; `threads`: compute threads, 0 = the
         physical cores; `gpu_layers`: layers kept on the GPU, -1 = all that fit. Further engine options (device,
-        queue_size, step_budget_ms, prefix_cache, prefix_store_mb and others) are in `inferno._core.engine_fields()`, with the defaults.
+        queue_size, step_budget_ms, prefix_cache, prefix_store_mb and others) are in `inferno._core.engine_fields()`,
+        with the defaults.
         `progress` gets fractions from 0 to 1 and stops the load by returning False.
 
         Raises ModelNotFound, InvalidRequest (bad file or option), ServiceUnavailable (not enough memory).

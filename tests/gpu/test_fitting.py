@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from inferno import LLM, _core, errors
-from inferno._core import DeviceRow
 
 from tests.gpu.conftest import ALL_LAYERS, opened
+
+if TYPE_CHECKING:
+    from inferno._core import DeviceRow
 
 MIB = 1 << 20
 

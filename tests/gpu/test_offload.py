@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from inferno import LLM, _core, errors
-from inferno._core import DeviceRow
 from inferno.request import Choice
 
 from tests.gpu.conftest import ALL_LAYERS, PROMPT, first_tokens, opened, said
+
+if TYPE_CHECKING:
+    from inferno._core import DeviceRow
 
 
 def assert_agree(ours: Choice, theirs: Choice, tolerance: float = 0.2) -> None:

@@ -36,7 +36,12 @@ async def list_devices() -> list[Device]:
     if not _core.gpu_backends():
         return []
     process = await asyncio.create_subprocess_exec(
-        *_COMMAND, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env=worker_environment(os.environ), start_new_session=True
+        *_COMMAND,
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=DEVNULL,
+        env=worker_environment(os.environ),
+        start_new_session=True,
     )
     try:
         output, _ = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
