@@ -44,7 +44,7 @@ def test_load_honours_gpu_layers(server: Server, device: DeviceRow, layers: int)
     answer = server.client.post(
         "/inference", json={"model": MODEL, "prompt": PROMPT, "max_tokens": 2, "temperature": 0}
     )
-    assert answer.json()["text"].startswith(" Paris")
+    assert answer.json()["choices"][0]["text"].startswith(" Paris")
 
 
 def test_a_wrong_device_leaves_what_is_loaded(server: Server) -> None:
