@@ -7,6 +7,7 @@ WERROR ?= OFF
 
 # One build tree for the module and the C++ tests: llama.cpp is compiled once.
 BUILD  := build/dev
+VULKAN := build/vulkan
 CONFIG := -Cbuild-dir=$(BUILD) -Ccmake.define.INFERNO_BUILD_TESTS=ON -Ccmake.define.INFERNO_WERROR=$(WERROR)
 
 # What the native module is built from: a change elsewhere needs no rebuild.
@@ -18,8 +19,8 @@ CMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" cmake
 # The C++ tests that use threads. The others gain nothing from ThreadSanitizer, which makes inference very slow.
 THREADED := channel_test engine_test chat_test threads_may_share abort_stops load_can_be_cancelled
 
-.PHONY: setup serve test test-cpp test-examples test-converter sanitize asan tsan build-asan build-tsan lint format bench
-.PHONY: bench-micro peers wheel test-wheel sdist clean
+.PHONY: setup serve test test-cpp test-vulkan run-gpu-tests build-vulkan test-examples test-converter
+.PHONY: sanitize asan tsan build-asan build-tsan lint format bench bench-micro peers wheel test-wheel sdist clean
 
 setup: $(VENV)/.built
 
@@ -45,16 +46,24 @@ test-cpp: setup
 	$(CMAKE) --build $(BUILD) --target inferno_cpp_tests --parallel $(JOBS)
 	$(BIN)/python -m tests.models $(BUILD)/inferno_cpp_tests
 
-# A build for Vulkan in an environment of its own, over the packages of .venv, and the GPU tests on it: on Mesa's
-# software device unless INFERNO_TEST_DEVICE names another. Where a package is missing it says which, and tests nothing.
+# The GPU tests, on Mesa's software device unless INFERNO_TEST_DEVICE names another. Not part of `make test`.
 test-vulkan: setup
-	@missing=$$($(PYTHON) third_party/vulkan/missing.py) || { echo "GPU tests skipped: $$missing"; exit 0; }; \
-	headers=$$($(PYTHON) third_party/vulkan/fetch.py) && \
-	$(BIN)/python third_party/vulkan/environment.py $(VULKAN)/venv && \
-	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/pip --python $(VULKAN)/venv/bin/python install --quiet --no-deps \
-	  --no-build-isolation --force-reinstall -Cbuild-dir=$(VULKAN) -Ccmake.define.INFERNO_VULKAN=ON \
-	  -Ccmake.define.INFERNO_BUILD_TESTS=ON -Ccmake.define.INFERNO_VULKAN_HEADERS="$$headers" . && \
-	$(VULKAN)/venv/bin/python -m pytest -q tests/gpu $(TEST_ARGS)
+	@missing=$$($(PYTHON) third_party/vulkan/missing.py); \
+	if [ -n "$$missing" ]; then echo "GPU tests skipped, for want of $$missing"; else $(MAKE) run-gpu-tests; fi
+
+run-gpu-tests: build-vulkan
+	$(CMAKE) --build $(VULKAN) --target inferno_cpp_tests --parallel $(JOBS)
+	$(BIN)/python -m tests.models $(VULKAN)/inferno_cpp_tests rows_
+	$(VULKAN)-venv/bin/python -m pytest -q tests/gpu $(TEST_ARGS)
+
+# The module with Vulkan and a Python that sees it, over the packages of .venv.
+build-vulkan: setup
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/pip install --quiet --no-deps --no-build-isolation --upgrade \
+	  --target $(VULKAN)-site -Cbuild-dir=$(VULKAN) -Ccmake.define.INFERNO_VULKAN=ON \
+	  -Ccmake.define.INFERNO_BUILD_TESTS=ON \
+	  -Ccmake.define.INFERNO_VULKAN_HEADERS="$$($(PYTHON) third_party/vulkan/fetch.py)" .
+	$(BIN)/python -m venv --without-pip $(VULKAN)-venv
+	$(BIN)/python third_party/vulkan/layer.py $(VULKAN)-venv $(VULKAN)-site
 
 # Fetches Node, Go and Rust crates into the cache when they are not there. Listens on port 8080, as the examples say.
 test-examples: setup

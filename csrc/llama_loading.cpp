@@ -88,6 +88,33 @@ llama_flash_attn_type flash_attention_of(const std::string & name) {
                            : LLAMA_FLASH_ATTN_TYPE_AUTO;
 }
 
+// llama.cpp ends the process over a tensor that its device cannot take in one piece.
+void check_cache_size(const llama_model * model, const llama_context_params & params) {
+    const llama_hparams & sizes = model->hparams;
+    if (!params.offload_kqv || !sizes.causal_attn) {
+        return;
+    }
+    const std::unique_ptr<ggml_context, void (*)(ggml_context *)> room(
+        ggml_init({2 * sizes.n_layer() * ggml_tensor_overhead(), nullptr, true}), ggml_free);
+    const auto check = [&](ggml_backend_dev_t device, ggml_type type, uint32_t columns) {
+        const ggml_tensor * tensor = ggml_new_tensor_2d(room.get(), type, columns, params.n_ctx);
+        if (columns > 0 && !ggml_backend_dev_supports_op(device, tensor)) {
+            throw Error(ErrorCode::service_unavailable,
+                        "Device " + std::string(ggml_backend_dev_name(device)) + " cannot hold " +
+                            std::to_string(ggml_nbytes(tensor) >> 20) +
+                            " MiB of a layer's KV cache in one piece: it takes a smaller context_size or parallel, or "
+                            "kv_offload = false.");
+        }
+    };
+    for (uint32_t layer = 0; layer < sizes.n_layer(); ++layer) {
+        ggml_backend_dev_t device = model->dev_layer(static_cast<int>(layer));
+        if (is_gpu(device)) {
+            check(device, params.type_k, sizes.n_embd_k_gqa(layer));
+            check(device, params.type_v, sizes.n_embd_v_gqa(layer));
+        }
+    }
+}
+
 // The most rows that one pass computes; beyond this, scratch memory grows and speed does not.
 constexpr int32_t kMaxPass = 512;
 
@@ -182,6 +209,7 @@ llama_context_params embedding_params(const EngineOptions & options, const Model
 }
 
 ContextPointer make_context(llama_model * model, const llama_context_params & params) {
+    check_cache_size(model, params);
     ContextPointer context(llama_init_from_model(model, params));
     if (!context) {
         throw Error(ErrorCode::service_unavailable, "There is not enough memory for this context.");

@@ -54,7 +54,7 @@ bool is_encoder(const ModelInfo & info);
 // Throws Error(invalid_request) when the model's heads are no whole blocks of the KV cache's types.
 void check_cache_types(const llama_model * model, const EngineOptions & options);
 
-// Throws Error(service_unavailable) when there is no memory for it.
+// Throws Error(service_unavailable) when there is no memory for it, or a device cannot hold a layer's KV cache.
 ContextPointer make_context(llama_model * model, const llama_context_params & params);
 
 // What prefixes may take outside the KV cache.

@@ -114,7 +114,14 @@ int32_t layers_that_fit(const std::string & path, const EngineOptions & options,
                         Placement placement, uint64_t reserve) {
     const auto fits = [&](int32_t layers) {
         placement.gpu_layers = layers;
-        return too_small(placement, measure(path, options, info, placement), reserve) == nullptr;
+        try {
+            return too_small(placement, measure(path, options, info, placement), reserve) == nullptr;
+        } catch (const Error & error) {
+            if (error.code() == ErrorCode::service_unavailable) {
+                return false;
+            }
+            throw;
+        }
     };
     int32_t high = info.n_layer + 1;  // with the output
     if (fits(high)) {

@@ -11,7 +11,8 @@ namespace inferno {
 // Throws Error(invalid_request) naming the option: no such device, a split that cannot be.
 Placement place(const std::string & path, const EngineOptions & options, const ModelInfo & info);
 
-// What a model placed so takes; nothing is allocated. Throws Error(invalid_request).
+// What a model placed so takes; nothing is allocated. Throws Error(invalid_request), and Error(service_unavailable) when a
+// device can never hold it.
 MemoryEstimate measure(const std::string & path, const EngineOptions & options, const ModelInfo & info,
                        const Placement & placement);
 

@@ -28,6 +28,7 @@ class Monitored:
             "draining": False,
             "models": {},
             "stats": {},
+            "devices": {},
             "batches": BATCHES,
             "batch_items": ITEMS,
         }

@@ -115,7 +115,9 @@ def test_too_much_memory_is_refused_with_numbers(
     monkeypatch.setattr("inferno.engine.fitting.physical_memory", lambda: available_mb << 20)
     options: dict[str, Any] = {"context_size": 8192, "parallel": 4, "prefix_store_mb": 0}
     progress: list[float] = []
-    with pytest.raises(errors.ServiceUnavailable, match=rf"needs \d+ MiB; {available_mb} MiB can be had\. {hint}$") as no:
+    with pytest.raises(
+        errors.ServiceUnavailable, match=rf"needs \d+ MiB; {available_mb} MiB can be had\. {hint}$"
+    ) as no:
         LLM(smollm2, **options, progress=lambda fraction: progress.append(fraction) is None)
     assert progress == []
     if "context_size" in no.value.message:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from inferno import LLM, _core
-from inferno._core import DeviceRow
 from inferno.request import Choice
+
+if TYPE_CHECKING:
+    from inferno._core import DeviceRow
 
 PROMPT = "The capital of France is"
 #: Of SmolLM2-135M, with the output.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from inferno import LLM, _core, errors
-from inferno._core import DeviceRow
 from inferno.request import Choice
 
 from tests.gpu.conftest import ALL_LAYERS, PROMPT, first_tokens, opened, said
 
+if TYPE_CHECKING:
+    from inferno._core import DeviceRow
 
-def assert_agree(ours: Choice, theirs: Choice, tolerance: float = 0.2) -> None:
-    """The same words, and likely tokens as likely: the order of additions, and half precision, move them slightly."""
+
+def assert_agree(ours: Choice, theirs: Choice, tolerance: float = 0.4) -> None:
+    """The same words, and likely tokens about as likely: the processor rounds activations to 8 bits, devices do not."""
     assert ours.text == theirs.text
     assert ours.logprobs
     assert theirs.logprobs
@@ -37,7 +39,7 @@ def test_layers_on_the_device_say_the_same(smollm2: Path, device: DeviceRow, on_
     assert (there > 0) == (layers > 0)
     weights = smollm2.stat().st_size
     assert there < weights or layers == ALL_LAYERS
-    assert there > weights * layers // ALL_LAYERS // 3
+    assert there >= weights * layers // ALL_LAYERS // 3
     assert placement.host_bytes == (total if device["kind"] != "gpu" else total - there)
 
 
@@ -76,20 +78,17 @@ def test_where_the_kv_cache_is_and_what_it_is_made_of(
 
 def test_rows_of_the_kv_cache_move_on_the_device(smollm2: Path, device: DeviceRow) -> None:
     """From slot to slot for a prefix that another text is using, out to host memory and back when it lost its slot."""
-    prefix = "Once upon a time there was a small village by the sea, where the people " * 5
-    prompts = [prefix + end for end in ("fished", "danced")]
+    prompt = "One, two, three, four, five, six, seven, eight, nine, ten. " * 3 + "One, two, three,"
     placed = {"device": device["name"], "gpu_layers": ALL_LAYERS}
-    with opened(smollm2, **placed, prefix_cache=False) as llm:
-        alone = [llm.generate(prompt, max_tokens=3, temperature=0).text for prompt in prompts]
-    with opened(smollm2, **placed, parallel=2) as llm:
-        both = llm.generate(prompts, max_tokens=3, temperature=0)
-        assert [result.text for result in both] == alone
-        assert llm.stats().cached_tokens_total > 60
     with opened(smollm2, **placed, parallel=1) as llm:
-        llm.generate(prompts[0], max_tokens=3, temperature=0)
-        llm.generate("Something else entirely, of which nothing is there. " * 6, max_tokens=1)
-        assert llm.generate(prompts[0], max_tokens=3, temperature=0).text == alone[0]
+        assert llm.generate(prompt, max_tokens=2, temperature=0).text == " four,"
+        llm.generate("Something else", max_tokens=1)
+        assert llm.generate(prompt, max_tokens=2, temperature=0).text == " four,"
         assert llm.stats().fetched_tokens_total >= 64
+    with opened(smollm2, **placed, parallel=2) as llm:
+        both = llm.generate([prompt, prompt + " four, five,"], max_tokens=2, temperature=0)
+        assert [result.text for result in both] == [" four,", " six,"]
+        assert llm.stats().cached_tokens_total >= 64
 
 
 def test_vectors_agree(embed_model: Path, device: DeviceRow) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from inferno._core import DeviceRow
 
 from tests.e2e.conftest import MODEL, Server
 from tests.gpu.conftest import ALL_LAYERS, PROMPT
+
+if TYPE_CHECKING:
+    from inferno._core import DeviceRow
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +41,10 @@ def test_load_honours_gpu_layers(server: Server, device: DeviceRow, layers: int)
     metrics = server.client.get("/metrics").text
     assert f'inferno_engine_gpu_layers{{model="{MODEL}"}} {float(layers)}' in metrics
     assert f'inferno_device_memory_bytes{{device="{device["name"]}"}}' in metrics
-    answer = server.client.post("/inference", json={"model": MODEL, "prompt": PROMPT, "max_tokens": 2, "temperature": 0})
-    assert answer.json()["text"].startswith(" Paris")
+    answer = server.client.post(
+        "/inference", json={"model": MODEL, "prompt": PROMPT, "max_tokens": 2, "temperature": 0}
+    )
+    assert answer.json()["choices"][0]["text"].startswith(" Paris")
 
 
 def test_a_wrong_device_leaves_what_is_loaded(server: Server) -> None:

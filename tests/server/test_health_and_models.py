@@ -27,6 +27,16 @@ def test_health_counts_loaded_models(client: httpx.Client, services: Services) -
     assert client.get("/v1/health").json()["models_loaded"] == 1
 
 
+def test_health_shows_devices_when_asked(client: httpx.Client) -> None:
+    device = {"name": "Fake0", "description": "A fake", "kind": "gpu", "total_bytes": 8000, "used_bytes": 0}
+    assert client.get("/health?details=1").json()["devices"] == [device]
+    client.post("/models/llama-2-7b/load")
+    assert client.get("/v1/health?details=1").json()["devices"] == [{**device, "used_bytes": 1000}]
+    assert "devices" not in client.get("/health?details=0").json()
+    refused = client.get("/health?details=2")
+    assert (refused.status_code, refused.json()["error"]["details"]["field"]) == (400, "details")
+
+
 def test_readyz_asks_the_engines(client: httpx.Client, engine: FakeEngine) -> None:
     client.post("/models/llama-2-7b/load")
     assert client.get("/readyz").json() == {"status": "ready"}
@@ -113,6 +123,9 @@ def test_load_passes_options_on(client: httpx.Client, services: Services) -> Non
         {"gpu_layers": -2},
         {"load_mode": "swap"},
         {"load_mode": 1},
+        {"split_mode": "half"},
+        {"cache_type_k": "q9_9"},
+        {"main_gpu": 1},
     ],
 )
 def test_load_options_out_of_range(client: httpx.Client, body: dict[str, Any]) -> None:

@@ -86,10 +86,13 @@ def test_engines_tell_of_themselves(client: httpx.Client) -> None:
     assert value(client, "inferno_engine_kv_tokens_capacity", model=MODEL) == 128
     assert value(client, "inferno_model_loaded", model=MODEL) == 1
     assert value(client, "inferno_worker_restarts_total", model=MODEL) == 2
+    assert value(client, "inferno_engine_gpu_layers", model=MODEL) == 2
+    assert value(client, "inferno_engine_device_memory_bytes", model=MODEL, device="Fake0") == 1000
 
 
 def test_the_server_tells_of_itself(client: httpx.Client, services: Services) -> None:
     assert value(client, "inferno_build_info", version=services.version) == 1
+    assert value(client, "inferno_device_memory_bytes", device="Fake0") == 8000
     assert value(client, "inferno_start_time_seconds") == pytest.approx(time.time(), abs=600)
     assert value(client, "inferno_draining") == 0
     services.pool.begin_closing()
@@ -220,6 +223,8 @@ def test_status(client: httpx.Client, services: Services) -> None:
     assert (status["status"], status["version"]) == ("serving", services.version)
     assert [(model["id"], model["state"]) for model in status["models"]] == [(MODEL, "ready"), ("org/name", "unloaded")]
     assert status["models"][0]["restarts"] == 2
+    assert (status["models"][0]["gpu_layers"], status["models"][0]["device_bytes"]) == (2, {"Fake0": 1000})
+    assert [(device["name"], device["used_bytes"]) for device in status["devices"]] == [("Fake0", 1000)]
     assert status["models"][0]["context_size"] == 128
     services.pool.begin_closing()
     assert client.get("/status").json()["status"] == "draining"

@@ -15,7 +15,19 @@ from inferno.cli import output
 class Commands(output.SuggestingGroup):
     """Imports a command when it is asked for: `inferno --version` needs no server."""
 
-    names = ("bench", "config", "gpu", "metrics", "models", "monitor", "run", "security", "serve", "upgrade", "webhooks")
+    names = (
+        "bench",
+        "config",
+        "gpu",
+        "metrics",
+        "models",
+        "monitor",
+        "run",
+        "security",
+        "serve",
+        "upgrade",
+        "webhooks",
+    )
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.names)

@@ -1,4 +1,4 @@
-"""Work on model files in a process of its own, which llama.cpp may end without ending ours.
+"""Questions to the engine in a process of its own: llama.cpp ends it over some files, and drivers of GPUs crash.
 
 The question goes to its standard input, progress and the answer come back on its standard output, a line of JSON each.
 Interrupting the wait ends the process.
@@ -6,10 +6,11 @@ Interrupting the wait ends the process.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -30,9 +31,33 @@ class _Line(msgspec.Struct, omit_defaults=True):
     failure: Failure | None = None
 
 
+class Died(Exception):
+    """The process ended without an answer."""
+
+
 def reduced_environment() -> dict[str, str]:
     """What of ours a process gets that works on others' files."""
     return worker_environment(os.environ)
+
+
+async def ask(function: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
+    """What `inferno._core`'s function of that name returns. Raises what it raises, Died and TimeoutError."""
+    process = await asyncio.create_subprocess_exec(
+        *_COMMAND,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=reduced_environment(),
+        start_new_session=True,
+    )
+    try:
+        question = msgspec.json.encode((function, arguments))
+        output, _ = await asyncio.wait_for(process.communicate(question), timeout_s)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return _answer(output.splitlines())
 
 
 def call(function: str, arguments: Mapping[str, Any], progress: Progress = lambda done, total: None) -> Any:
@@ -57,14 +82,21 @@ def _conversation(process: subprocess.Popen[bytes], question: bytes, progress: P
     assert process.stdout is not None
     process.stdin.write(question)
     process.stdin.close()
-    for raw in process.stdout:
+    try:
+        return _answer(process.stdout, progress)
+    except Died:
+        raise errors.InvalidRequest("The model file broke the process that worked on it.", field="model") from None
+
+
+def _answer(lines: Iterable[bytes], progress: Progress = lambda done, total: None) -> Any:
+    for raw in lines:
         line = msgspec.json.decode(raw, type=_Line)
         if line.failure is not None:
             raise line.failure.exception()
         if line.progress is None:
             return line.answer
         progress(*line.progress)
-    raise errors.InvalidRequest("The model file broke the process that worked on it.", field="model")
+    raise Died
 
 
 def _say(line: _Line) -> None:

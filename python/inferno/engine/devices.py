@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from inferno import _core
-from inferno.engine.worker import worker_environment
+from inferno.engine import child
 
 log = logging.getLogger(__name__)
 
-_COMMAND = (sys.executable, "-P", "-m", "inferno.engine.devices")
 _TIMEOUT_S = 60.0
 
 
@@ -35,19 +31,11 @@ async def list_devices() -> list[Device]:
     """Those that this build of the engine can use. A driver that fails is logged, and there are none."""
     if not _core.gpu_backends():
         return []
-    process = await asyncio.create_subprocess_exec(
-        *_COMMAND, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env=worker_environment(os.environ), start_new_session=True
-    )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
-        return msgspec.json.decode(output, type=list[Device])
-    except (TimeoutError, msgspec.DecodeError):
+        return msgspec.convert(await child.ask("devices", {}, _TIMEOUT_S), list[Device])
+    except (TimeoutError, child.Died):
         log.error("the GPUs could not be listed: their driver failed")
         return []
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 class KnownDevices:
@@ -61,12 +49,3 @@ class KnownDevices:
         if self._asked is None:
             self._asked = asyncio.ensure_future(self._ask())
         return await asyncio.shield(self._asked)
-
-
-def _main() -> None:
-    _core.set_log_level(0)
-    sys.stdout.buffer.write(msgspec.json.encode(_core.devices()))
-
-
-if __name__ == "__main__":
-    _main()

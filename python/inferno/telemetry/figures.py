@@ -53,9 +53,9 @@ class ModelFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What is true at a moment. `started` is in UTC seconds since 1970. `stats` are those of the engines that answered;
-    `devices` has each GPU's memory in bytes; `batches` and `batch_items` say how many there are in each state, None when
-    the database did not answer."""
+    """What is true at a moment. `started` is in UTC seconds since 1970. `stats` are those of engines that answered;
+    `devices` has each GPU's memory in bytes; `batches` and `batch_items` say how many there are in each state, None
+    when the database did not answer."""
 
     version: str
     started: float
