@@ -6,20 +6,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
-#include <fstream>
 #include <mutex>
-#include <set>
 #include <string>
-#include <thread>
-
-#ifdef __linux__
-#include <sched.h>
-#endif
 
 #include "backends.h"
 #include "devices.h"
 #include "error.h"
 #include "kernels/weights_buffer.h"
+#include "processors.h"
 #include "software_devices.h"
 
 namespace inferno {
@@ -49,28 +43,6 @@ void log_line(ggml_log_level level, const char * text, void *) {
     if (last <= log_level.load(std::memory_order_relaxed) && !aborting.load(std::memory_order_relaxed)) {
         std::fputs(text, stderr);
     }
-}
-
-// Cores, not hardware threads: two threads of a core share its vector units. Only what this process may run on.
-int32_t physical_cores() {
-    std::set<std::string> cores;
-#ifdef __linux__
-    cpu_set_t allowed;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
-        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-            if (!CPU_ISSET(cpu, &allowed)) {
-                continue;
-            }
-            std::ifstream file("/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/thread_siblings_list");
-            std::string   siblings;
-            if (std::getline(file, siblings)) {
-                cores.insert(siblings);
-            }
-        }
-    }
-#endif
-    const auto fallback = static_cast<size_t>(std::max(1U, std::thread::hardware_concurrency()));
-    return static_cast<int32_t>(cores.empty() ? fallback : cores.size());
 }
 
 ggml_type cache_type_of(const std::string & name) {
@@ -149,7 +121,7 @@ EngineOptions effective_options(const EngineOptions & options, const ModelInfo &
     }
     result.parallel   = std::min(result.parallel, static_cast<int32_t>(llama_max_parallel_sequences()));
     result.batch_size = std::max(result.batch_size, result.parallel);
-    result.threads    = result.threads > 0 ? result.threads : physical_cores();
+    result.threads    = result.threads > 0 ? result.threads : usable_cores();
     return result;
 }
 

@@ -149,7 +149,7 @@ inline constexpr auto kEngineFields = std::make_tuple(
           "Tokens one sequence may hold (prompt and output); capped by what the model was trained for."},
     Field{"parallel", &EngineOptions::parallel, 1, kMaxParallel, "Sequences generated at once; more wait in the queue."},
     Field{"batch_size", &EngineOptions::batch_size, 1, 16384, "Most tokens computed in one step."},
-    Field{"threads", &EngineOptions::threads, 0, 1024, "Compute threads; 0 takes the physical cores."},
+    Field{"threads", &EngineOptions::threads, 0, 1024, "Compute threads; 0 takes the physical cores that this process may use."},
     Field{"gpu_layers", &EngineOptions::gpu_layers, -1, 100000,
           "Layers kept on the GPU; -1 takes all that fit. Without a GPU all stay with the processor."},
     Field{"device", &EngineOptions::device, 0, 0,

@@ -21,7 +21,7 @@ LAYERS = (
     {"prefix_cache", "waiting_queue", "step_cost", "model", "model_info", "memory_estimate", "perplexity", "quantize"},
     {"tensor_list", "importance_matrix", "placement"},
     {"llama_loading", "load_mode", "devices", "vocabulary", "kv_state", "prefix_index", "prefix_store"},
-    {"backends", "software_devices"},
+    {"backends", "software_devices", "processors"},
     {"sequence"},
     {"sampler", "candidates", "text_stream", "channel", "drafter", "prompt_lookup", "speculation"},
     {"batch"},

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from inferno import errors
+from inferno.engine.control_group import memory_limit
 
 #: A suggested context is a multiple of this, and smaller ones are not suggested.
 _STEP = 256
@@ -43,8 +43,5 @@ def _hint(memory: Mapping[str, Any], available: int) -> str:
 def physical_memory() -> int:
     """Bytes of memory in this machine, or in the control group that confines us."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        confined = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return physical
-    return min(physical, int(confined)) if confined.isdigit() else physical
+    confined = memory_limit()
+    return physical if confined is None else min(physical, confined)
