@@ -48,12 +48,12 @@ test-cpp: setup
 
 # The GPU tests, on Mesa's software device unless INFERNO_TEST_DEVICE names another. Not part of `make test`.
 test-vulkan: setup
-	@missing=$$($(PYTHON) third_party/vulkan/missing.py); \
+	@missing=$$($(BIN)/python third_party/vulkan/missing.py) || exit 1; \
 	if [ -n "$$missing" ]; then echo "GPU tests skipped, for want of $$missing"; else $(MAKE) run-gpu-tests; fi
 
 run-gpu-tests: build-vulkan
 	$(CMAKE) --build $(VULKAN) --target inferno_cpp_tests --parallel $(JOBS)
-	$(BIN)/python -m tests.models $(VULKAN)/inferno_cpp_tests rows_
+	$(BIN)/python -m tests.models $(VULKAN)/inferno_cpp_tests rows_and_whole_states_copy_alike
 	$(VULKAN)-venv/bin/python -m pytest -q tests/gpu $(TEST_ARGS)
 
 # The module with Vulkan and a Python that sees it, over the packages of .venv.
@@ -61,7 +61,7 @@ build-vulkan: setup
 	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/pip install --quiet --no-deps --no-build-isolation --upgrade \
 	  --target $(VULKAN)-site -Cbuild-dir=$(VULKAN) -Ccmake.define.INFERNO_VULKAN=ON \
 	  -Ccmake.define.INFERNO_BUILD_TESTS=ON \
-	  -Ccmake.define.INFERNO_VULKAN_HEADERS="$$($(PYTHON) third_party/vulkan/fetch.py)" .
+	  -Ccmake.define.INFERNO_VULKAN_HEADERS="$$($(BIN)/python third_party/vulkan/fetch.py)" .
 	$(BIN)/python -m venv --without-pip $(VULKAN)-venv
 	$(BIN)/python third_party/vulkan/layer.py $(VULKAN)-venv $(VULKAN)-site
 

@@ -59,6 +59,15 @@ bool integrated(ggml_backend_dev_t device) {
     return ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_IGPU;
 }
 
+// ggml calls Apple's GPUs separate ones.
+bool is_apples(ggml_backend_dev_t device) {
+    return std::strcmp(ggml_backend_reg_name(ggml_backend_dev_backend_reg(device)), "MTL") == 0;
+}
+
+const char * kind_of(ggml_backend_dev_t device) {
+    return is_software(device) ? "software" : integrated(device) || is_apples(device) ? "integrated" : "gpu";
+}
+
 // One GPU may be there twice, by two backends.
 bool same_hardware(ggml_backend_dev_t a, ggml_backend_dev_t b) {
     const char * first  = properties(a).device_id;
@@ -114,7 +123,7 @@ bool is_gpu(ggml_backend_dev_t device) {
 }
 
 bool shares_host_memory(ggml_backend_dev_t device) {
-    return integrated(device) || is_software(device);
+    return std::strcmp(kind_of(device), "gpu") != 0;
 }
 
 FreeMemory free_memory(ggml_backend_dev_t device) {
@@ -127,8 +136,7 @@ std::vector<Device> list_devices() {
     std::vector<Device> result;
     for (ggml_backend_dev_t gpu : all_gpus()) {
         const ggml_backend_dev_props facts = properties(gpu);
-        const char * const           kind  = is_software(gpu) ? "software" : integrated(gpu) ? "integrated" : "gpu";
-        result.push_back({facts.name, facts.description, kind, facts.memory_total, facts.memory_free});
+        result.push_back({facts.name, facts.description, kind_of(gpu), facts.memory_total, facts.memory_free});
     }
     return result;
 }
