@@ -1,8 +1,9 @@
 // A buffer type of ggml's CPU backend that keeps weight matrices packed for our kernels and multiplies with them.
 #pragma once
 
-#include <cpu_internals.h>
 #include <ggml-backend.h>
+
+struct InfernoCpuInternals;
 
 namespace inferno::kernels {
 
