@@ -130,12 +130,14 @@ else
 	mkdir -p dist && cp build/wheel-unrepaired/*.whl dist
 endif
 
-# The wheel as another machine gets it: in an environment of its own, with no compiler and no tool of ours on the PATH.
+# The wheel as another machine gets it: in an environment of its own, with nothing else on the PATH but curl, which a
+# test pastes.
 WHEEL_VENV := $(CURDIR)/build/wheel-venv
 test-wheel: wheel
 	rm -rf $(WHEEL_VENV) && $(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/pip install --quiet --upgrade 'pip>=25.1'
 	$(WHEEL_VENV)/bin/pip install --quiet --only-binary :all: --group test --group wheel dist/*.whl
+	ln -s "$$(command -v curl)" $(WHEEL_VENV)/bin/curl
 	$(BIN)/python -m tests.models > /dev/null
 	env -i HOME="$$HOME" PATH=$(WHEEL_VENV)/bin $(WHEEL_VENV)/bin/pytest -q -p no:cacheprovider \
 	  tests/packaging tests/e2e tests/engine $(TEST_ARGS)
