@@ -118,7 +118,7 @@ def info(
     settings = options.settings_for(config_file, models_dir, **options.engine_flags(given))
     entry = options.model_entry(model, settings)
     if only_template:
-        sys.stdout.write(_template(entry))
+        _print_template(entry, as_json)
         return
     memory = asyncio.run(estimate_memory(entry.path, settings.engine))
     tensors = _core.list_tensors(str(entry.path))
@@ -133,10 +133,14 @@ def info(
             output.print_table(("TENSOR", "TYPE", "SHAPE", "SIZE"), _shown_tensors(tensors))
 
 
-def _template(entry: ModelEntry) -> str:
-    if not entry.info.chat_template:
+def _print_template(entry: ModelEntry, as_json: bool) -> None:
+    text = entry.info.chat_template
+    if not text:
         raise errors.NotFound(f"{entry.id} has no chat template.")
-    return entry.info.chat_template + "\n"
+    if as_json:
+        output.print_json({"id": entry.id, "chat_template": text})
+    else:
+        print(output.plain(text) if sys.stdout.isatty() else text)
 
 
 def _print_info(entry: ModelEntry, settings: Settings, memory: dict[str, int], tensors: list[Tensor]) -> None:

@@ -6,6 +6,7 @@ Interrupting the wait ends the process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -55,8 +56,9 @@ def call(function: str, arguments: Mapping[str, Any], progress: Progress = lambd
 def _conversation(process: subprocess.Popen[bytes], question: bytes, progress: Progress) -> Any:
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(question)
-    process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # it died at once
+        process.stdin.write(question)
+        process.stdin.close()
     for raw in process.stdout:
         line = msgspec.json.decode(raw, type=_Line)
         if line.failure is not None:
