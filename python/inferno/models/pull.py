@@ -83,7 +83,7 @@ def remove(model_id: str, registry: Registry) -> Path:
 
     Raises ModelNotFound; InvalidRequest for an alias.
     """
-    path = next((path for path in registry.files() if registry.id_of(path) == model_id), None)
+    path = registry.scan().get(model_id)
     if path is None:
         if model_id in registry.aliases:
             raise errors.InvalidRequest(f"{model_id} is an alias; remove it from the configuration.", field="model")
