@@ -115,7 +115,7 @@ void check_all(const Owner & owner, const Table & table) {
 
 std::vector<std::string> choices_of(const char * choices) {
     std::vector<std::string> result;
-    std::istringstream       words(choices == nullptr ? "" : choices);
+    std::istringstream       words(choices);
     for (std::string word; std::getline(words, word, ',');) {
         result.push_back(word);
     }

@@ -65,7 +65,7 @@ struct EngineOptions {
 };
 
 // One row. For lists `min`/`max` bound the items, `max_items` their number, `max_length` a string's bytes. `choices` are
-// the values that a string may have, with commas between them; nullptr allows any.
+// the values that a string may have, with commas between them; "" allows any.
 template <class Owner, class T>
 struct Field {
     const char * name;
@@ -76,7 +76,7 @@ struct Field {
     bool         min_exclusive = false;
     size_t       max_items     = 0;
     size_t       max_length    = 0;
-    const char * choices       = nullptr;
+    const char * choices       = "";
 };
 
 template <class Owner, class T>
