@@ -585,7 +585,9 @@ private:
 py::list to_python(const std::vector<TensorInfo> & tensors) {
     py::list result;
     for (const TensorInfo & tensor : tensors) {
-        result.append(py::make_tuple(tensor.name, tensor.type, tensor.shape, tensor.bytes));
+        const auto size = static_cast<Py_ssize_t>(tensor.name.size());  // of any bytes
+        const auto name = py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(tensor.name.data(), size, "replace"));
+        result.append(py::make_tuple(name, tensor.type, tensor.shape, tensor.bytes));
     }
     return result;
 }
@@ -596,7 +598,7 @@ void bind_files(py::module_ & m) {
         std::vector<TensorInfo> tensors;
         {
             const py::gil_scoped_release nogil;
-            tensors = list_tensors(path);
+            tensors = list_tensors(path, read_header(path));
         }
         return to_python(tensors);
     }, "path"_a);

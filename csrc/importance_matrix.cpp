@@ -6,17 +6,11 @@
 #include <string_view>
 
 #include "error.h"
+#include "tensor_list.h"
 
 namespace inferno {
 
 namespace {
-
-struct FreeGguf {
-    void operator()(gguf_context * context) const { gguf_free(context); }
-};
-struct FreeGgml {
-    void operator()(ggml_context * context) const { ggml_free(context); }
-};
 
 constexpr std::string_view kSums   = ".in_sum2";
 constexpr std::string_view kCounts = ".counts";

@@ -1,7 +1,9 @@
 #include "load_mode.h"
 
+#include <algorithm>
 #include <array>
 #include <fstream>
+#include <ios>
 #include <limits>
 #include <utility>
 
@@ -25,34 +27,33 @@ constexpr std::array<std::pair<const char *, llama_load_mode>, 6> kModes = {{
     {"auto", LLAMA_LOAD_MODE_AUTO},
 }};
 
-// Who has CAP_IPC_LOCK is not bound by the limit.
-bool may_exceed_limit() {
-    constexpr uint64_t kIpcLock = 1U << 14;
-    std::ifstream      status("/proc/self/status");
-    std::string        word;
+// A number of /proc/self/status; 0 where there is none.
+uint64_t process_status(const std::string & name, std::ios_base & (*base)(std::ios_base &)) {
+    std::ifstream status("/proc/self/status");
+    std::string   word;
+    uint64_t      value = 0;
     while (status >> word) {
-        if (word == "CapEff:") {
-            uint64_t capabilities = 0;
-            status >> std::hex >> capabilities;
-            return (capabilities & kIpcLock) != 0;
+        if (word == name) {
+            status >> base >> value;
+            break;
         }
     }
-    return false;
+    return value;
 }
 
+// How much this process may lock beside what it has locked. Who has CAP_IPC_LOCK is not bound by the limit.
 uint64_t lockable_bytes() {
+    constexpr uint64_t kIpcLock   = 1U << 14;
     constexpr uint64_t kUnlimited = std::numeric_limits<uint64_t>::max();
 #ifdef RLIMIT_MEMLOCK
-    rlimit limit{};
-    if (!may_exceed_limit() && getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
-        return limit.rlim_cur;
+    rlimit     limit{};
+    const bool privileged = (process_status("CapEff:", std::hex) & kIpcLock) != 0;
+    if (!privileged && getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+        const uint64_t locked = process_status("VmLck:", std::dec) << 10;
+        return std::max<uint64_t>(limit.rlim_cur, locked) - locked;
     }
 #endif
     return kUnlimited;
-}
-
-bool locks(llama_load_mode mode) {
-    return mode == LLAMA_LOAD_MODE_MLOCK || mode == LLAMA_LOAD_MODE_MMAP_MLOCK;
 }
 
 llama_load_mode mode_named(const std::string & name) {
@@ -66,17 +67,21 @@ llama_load_mode mode_named(const std::string & name) {
 
 }  // namespace
 
+bool locks_memory(const std::string & mode) {
+    return mode == "mlock" || mode == "mmap_mlock";
+}
+
 llama_load_mode prepare_load(const std::string & mode, uint64_t bytes) {
     const llama_load_mode result = mode_named(mode);
     const uint64_t        limit  = lockable_bytes();
-    if (locks(result) && limit < bytes) {
+    if (locks_memory(mode) && limit < bytes) {
         throw Error(ErrorCode::invalid_request,
                     "load_mode " + mode + " locks up to " + std::to_string(bytes >> 20) +
                         " MiB of memory; this process may lock " + std::to_string(limit >> 20) +
-                        " MiB (RLIMIT_MEMLOCK, ulimit -l).",
+                        " MiB more (RLIMIT_MEMLOCK, ulimit -l).",
                     "load_mode");
     }
-    kernels::lock_weights(locks(result));
+    kernels::lock_weights(locks_memory(mode));
     return result;
 }
 

@@ -293,7 +293,9 @@ std::unique_ptr<Model> load_here(const std::string & path, const EngineOptions &
         throw Error(ErrorCode::service_unavailable, "Loading the model was cancelled.");
     }
     if (!model) {
-        refuse("The file is not a model that can be loaded.");
+        refuse(locks_memory(effective.load_mode)
+                   ? "The file is not a model that can be loaded, or its weights cannot be locked in memory."
+                   : "The file is not a model that can be loaded.");
     }
     check_cache_types(model.get(), effective);
     if (llama_vocab_type(llama_model_get_vocab(model.get())) == LLAMA_VOCAB_TYPE_NONE) {

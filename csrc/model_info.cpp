@@ -4,12 +4,9 @@
 #include <algorithm>
 #include <array>
 #include <limits>
-#include <memory>
 #include <numeric>
 #include <string_view>
 
-#include "error.h"
-#include "llama_loading.h"
 #include "model.h"
 #include "tensor_list.h"
 #include "text_stream.h"
@@ -17,10 +14,6 @@
 namespace inferno {
 
 namespace {
-
-struct FreeGguf {
-    void operator()(gguf_context * context) const { gguf_free(context); }
-};
 
 constexpr size_t kMaxShownString = 1024;
 
@@ -170,13 +163,9 @@ bool generates(const Metadata & metadata, const ModelInfo & info) {
 }  // namespace
 
 ModelInfo inspect_model(const std::string & path) {
-    start_llama();  // for its messages to go where ours go
-    const std::unique_ptr<gguf_context, FreeGguf> gguf(gguf_init_from_file(path.c_str(), {true, nullptr}));
-    if (!gguf) {
-        throw Error(ErrorCode::invalid_request, "The file is not a valid GGUF model.", "model");
-    }
-    const Metadata metadata(gguf.get());
-    ModelInfo      info;
+    const GgufHeader header = read_header(path);
+    const Metadata   metadata(header.keys.get());
+    ModelInfo        info;
     info.architecture      = metadata.text("general.architecture");
     const std::string arch = info.architecture + ".";
     info.name              = metadata.text("general.name");
@@ -190,7 +179,7 @@ ModelInfo inspect_model(const std::string & path) {
     if (metadata.has("general.file_type")) {
         info.quantization = llama_ftype_name(static_cast<llama_ftype>(metadata.integer("general.file_type", 0)));
     }
-    for (const TensorInfo & tensor : list_tensors(path)) {
+    for (const TensorInfo & tensor : list_tensors(path, header)) {
         info.n_params += elements(tensor);
         info.size_bytes += tensor.bytes;
     }

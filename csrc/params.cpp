@@ -123,7 +123,7 @@ void check_all(const Owner & owner, const Table & table) {
 
 std::vector<std::string> choices_of(const char * choices) {
     std::vector<std::string> result;
-    std::istringstream       words(choices == nullptr ? "" : choices);
+    std::istringstream       words(choices);
     for (std::string word; words >> word;) {
         result.push_back(word);
     }

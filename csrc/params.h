@@ -77,7 +77,7 @@ struct EngineOptions {
 };
 
 // One row. For lists `min`/`max` bound the items, `max_items` their number, `max_length` a string's bytes. `choices` are
-// all that a string may be, separated by spaces; null when anything goes.
+// all that a string may be, separated by spaces; "" allows any.
 template <class Owner, class T>
 struct Field {
     const char * name;
@@ -88,7 +88,7 @@ struct Field {
     bool         min_exclusive = false;
     size_t       max_items     = 0;
     size_t       max_length    = 0;
-    const char * choices       = nullptr;
+    const char * choices       = "";
 };
 
 template <class Owner, class T>

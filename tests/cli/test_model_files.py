@@ -76,13 +76,13 @@ def test_quantize_refuses(inferno: Inferno, models: Path, arguments: tuple[str, 
 
 
 def test_quantize_can_be_interrupted(tmp_path: Path, smollm2: Path) -> None:
-    """Ctrl-C while it computes: 130, and neither a file nor a process is left."""
+    """Ctrl-C while it computes: 130, and nothing is left."""
     target = tmp_path / "out.gguf"
     environ = {k: v for k, v in os.environ.items() if not k.startswith("INFERNO_")}
     environ |= {"INFERNO_DATA_DIR": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
     arguments = ("models", "quantize", str(smollm2), "IQ4_NL", str(target), "--allow-requantize", "--threads", "1")
     with Terminal(*arguments, env=environ) as terminal:
-        terminal.until("2/272")
+        terminal.until(r"[1-9]\d*/272")
         terminal.press("\x03")
         assert terminal.ended() == 130
     assert list(tmp_path.iterdir()) == []

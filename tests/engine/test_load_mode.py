@@ -15,10 +15,12 @@ import ctypes, resource, struct, sys
 from inferno import LLM, errors
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.capset(struct.pack("<II", 0x20080522, 0), bytes(24)) == 0
-resource.setrlimit(resource.RLIMIT_MEMLOCK, (4096, 4096))
-for mode in sys.argv[2:]:
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+loaded = []
+for mode in sys.argv[3:]:
     try:
-        LLM(sys.argv[1], context_size=64, load_mode=mode).close()
+        loaded.append(LLM(sys.argv[1], context_size=64, parallel=1, threads=1, load_mode=mode))
         print("loaded")
     except errors.InvalidRequest as error:
         print(error.field, error.message)
@@ -66,13 +68,26 @@ def test_an_unknown_mode_is_refused(tiny_model: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
 def test_memory_that_must_not_be_locked(tiny_model: Path) -> None:
     """llama.cpp would warn and load it unlocked."""
-    command = [sys.executable, "-c", _UNPRIVILEGED, str(tiny_model), "read", "mlock", "mmap_mlock"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    loaded, *refused = result.stdout.splitlines()
-    assert loaded == "loaded", result.stderr
+    loaded, *refused = _unprivileged(tiny_model, 4096, "read", "mlock", "mmap_mlock")
+    assert loaded == "loaded"
     for mode, line in zip(("mlock", "mmap_mlock"), refused, strict=True):
         assert line.startswith(f"load_mode load_mode {mode} locks up to")
         assert "ulimit -l" in line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+def test_what_is_locked_counts(tiny_model: Path) -> None:
+    loaded, refused = _unprivileged(tiny_model, tiny_model.stat().st_size * 3 // 2, "mlock", "mlock")
+    assert loaded == "loaded"
+    assert refused.startswith("load_mode load_mode mlock locks up to")
+
+
+def _unprivileged(path: Path, limit: int, *modes: str) -> list[str]:
+    """What becomes of loading the model in each mode, one after the other, where only `limit` bytes may be locked."""
+    command = [sys.executable, "-c", _UNPRIVILEGED, str(path), str(limit), *modes]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="locked memory is read from /proc")

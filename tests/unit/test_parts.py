@@ -30,3 +30,4 @@ def test_the_parts_are_the_same_whichever_is_asked() -> None:
 def test_a_file_alone() -> None:
     assert parts_of(Path("d/m.gguf")) == [Path("d/m.gguf")]
     assert (without_part("m"), without_part("m-00001-of-00003")) == ("m", "m")
+    assert without_part("m-00004-of-00003") == "m-00004-of-00003"

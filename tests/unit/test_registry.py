@@ -246,6 +246,18 @@ def test_a_whole_model_beside_the_rest_of_another(models: Path) -> None:
     assert Registry(models).get("big").path == first
 
 
+def test_a_whole_file_beside_parts_that_are_left(models: Path) -> None:
+    gguf.write_split(models, "big", 3)[1].unlink()
+    whole = _put(models / "big.gguf")
+    assert Registry(models).get("big").path == whole
+
+
+def test_numbers_that_make_no_part_are_part_of_the_name(models: Path) -> None:
+    _put(models / "m-00005-of-00003.gguf")
+    _put(models / "m.gguf")
+    assert _ids(Registry(models)) == ["m", "m-00005-of-00003"]
+
+
 def test_the_path_of_a_file_that_is_no_model(models: Path) -> None:
     broken = _put(models / "broken.gguf", b"GGUF")
     registry = Registry(models, {"dangling": "gone.gguf"})

@@ -118,7 +118,7 @@ def info(
     settings = options.settings_for(config_file, models_dir, **options.engine_flags(given))
     entry = options.model_entry(model, settings)
     if only_template:
-        sys.stdout.write(_template(entry))
+        _print_template(entry, as_json)
         return
     memory = asyncio.run(estimate_memory(entry.path, settings.engine))
     tensors = _core.list_tensors(str(entry.path))
@@ -133,16 +133,22 @@ def info(
             output.print_table(("TENSOR", "TYPE", "SHAPE", "SIZE"), _shown_tensors(tensors))
 
 
-def _template(entry: ModelEntry) -> str:
-    if not entry.info.chat_template:
+def _print_template(entry: ModelEntry, as_json: bool) -> None:
+    text = entry.info.chat_template
+    if not text:
         raise errors.NotFound(f"{entry.id} has no chat template.")
-    return entry.info.chat_template + "\n"
+    if as_json:
+        output.print_json({"id": entry.id, "chat_template": text})
+    else:
+        print(output.plain(text) if sys.stdout.isatty() else text)
 
 
-def _print_info(entry: ModelEntry, settings: Settings, memory: dict[str, int], tensors: list[Tensor]) -> None:
+def _print_info(entry: ModelEntry, settings: Settings, memory: dict[str, Any], tensors: list[Tensor]) -> None:
     shown = {key: value for key, value in _json(entry).items() if key != "size_bytes"}
     shown |= {"size": output.human_bytes(entry.size_bytes), "memory": output.human_bytes(memory["total_bytes"])}
-    parts = {name.removesuffix("_bytes"): size for name, size in memory.items() if name != "total_bytes"}
+    parts = {name: memory[f"{name}_bytes"] for name in ("model", "context", "compute", "store")} | {
+        f"of it on {device}": size for device, size in memory["device_bytes"].items()
+    }
     shown |= {f"memory: {name}": output.human_bytes(size) for name, size in parts.items()}
     context = min(settings.engine["context_size"], entry.info.context_train or settings.engine["context_size"])
     shown["memory is for"] = f"{settings.engine['parallel']} sequences of {context} tokens"

@@ -39,7 +39,6 @@ def output_file(given: str | None, default_id: str, settings: Settings) -> Path:
 @click.option(
     "--imatrix",
     type=click.Path(exists=True, dir_okay=False),
-    default="",
     help="Importance matrix, a GGUF file of llama.cpp's imatrix tool.",
 )
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="Threads; 0 takes all of the machine's.")
@@ -59,6 +58,7 @@ def quantize(
     source: str,
     type_name: str,
     target: str | None,
+    imatrix: str | None,
     config_file: Path | None,
     models_dir: Path | None,
     as_json: bool,
@@ -80,7 +80,7 @@ def quantize(
         made = quantize_model(
             path,
             output_file(target, f"{stem}-{type_name.upper()}", settings),
-            Quantization(type=type_name.upper(), **given),
+            Quantization(type=type_name.upper(), imatrix=imatrix or "", **given),
             settings.models.dir,
             engine=settings.engine,
             max_ratio=max_ratio if verify else None,

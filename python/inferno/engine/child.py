@@ -7,6 +7,7 @@ Interrupting the wait ends the process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -80,8 +81,9 @@ def call(function: str, arguments: Mapping[str, Any], progress: Progress = lambd
 def _conversation(process: subprocess.Popen[bytes], question: bytes, progress: Progress) -> Any:
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(question)
-    process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # it died at once
+        process.stdin.write(question)
+        process.stdin.close()
     try:
         return _answer(process.stdout, progress)
     except Died:

@@ -24,11 +24,13 @@ def install(staged: Mapping[Path, Path], hashes: Mapping[Path, str], models_dir:
     part, without which nothing is listed, comes last. Raises InvalidRequest for what is no sound model.
     """
     preflight.check(next(iter(staged)))
+    manifest = Manifest(models_dir)
+    manifest.hashes()  # one that cannot be read is told before anything is moved
     for file, target in reversed(list(staged.items())):
         _sync(file)
         file.replace(target)
         _sync(target.parent)
-    Manifest(models_dir).record(hashes)
+    manifest.record(hashes)
 
 
 def _sync(path: Path) -> None:

@@ -12,9 +12,8 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})$")
 
 def place(path: Path) -> tuple[int, int]:
     """(number, count) of the part that `path` is by its name; (1, 1) for a file that is no part."""
-    match = _PART.search(path.stem)
-    number, count = (int(match[1]), int(match[2])) if match and path.suffix == ".gguf" else (1, 1)
-    return (number, count) if 1 <= number <= count <= MAX_PARTS else (1, 1)
+    match = _PART.search(path.stem) if path.suffix == ".gguf" else None
+    return (int(match[1]), int(match[2])) if match and _is_sound(match) else (1, 1)
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -33,4 +32,9 @@ def first_part(path: Path) -> Path:
 
 def without_part(stem: str) -> str:
     """`name` of `name-00001-of-00003`."""
-    return _PART.sub("", stem)
+    match = _PART.search(stem)
+    return stem[: match.start()] if match and _is_sound(match) else stem
+
+
+def _is_sound(match: re.Match[str]) -> bool:
+    return 1 <= int(match[1]) <= int(match[2]) <= MAX_PARTS

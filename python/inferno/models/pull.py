@@ -83,7 +83,7 @@ def remove(model_id: str, registry: Registry) -> Path:
 
     Raises ModelNotFound; InvalidRequest for an alias.
     """
-    path = next((path for path in registry.files() if registry.id_of(path) == model_id), None)
+    path = registry.scan().get(model_id)
     if path is None:
         if model_id in registry.aliases:
             raise errors.InvalidRequest(f"{model_id} is an alias; remove it from the configuration.", field="model")
@@ -250,7 +250,7 @@ def _fetch(
     with locked(targets[0]):
         known = {target: remote.expected for target, remote in zip(targets, remotes, strict=True)}
         if _has(known):
-            hashes = {target: sha256(target) for target in targets}
+            hashes = {target: digest for target, digest in known.items() if digest is not None}
             return _pulled(model_id, hashes, models_dir, fresh=False)
         downloads = [
             _Download(remote.url, models_dir / f".{remote.name.removesuffix('.gguf')}.partial", progress, headers)
@@ -395,8 +395,9 @@ def _id_from_name(name: str) -> str:
 
 
 def _pulled(model_id: str, hashes: Mapping[Path, str], models_dir: Path, *, fresh: bool) -> Pulled:
-    """`hashes` of all the model's files, the first first. What was there already may not have been recorded."""
-    Manifest(models_dir).record(hashes)
+    """`hashes` of all the model's files, the first first."""
+    if not fresh:  # what was there may not have been recorded
+        Manifest(models_dir).record(hashes)
     size = sum(path.stat().st_size for path in hashes)
     path, digest = next(iter(hashes.items()))
     return Pulled(id=model_id, path=path, size_bytes=size, sha256=digest, fresh=fresh)

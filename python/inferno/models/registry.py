@@ -56,7 +56,7 @@ class Registry:
     def entries(self) -> list[ModelEntry]:
         """All usable models, by id."""
         found = []
-        files = self._scan()
+        files = self.scan()
         for model_id in sorted({*self.aliases, *files}):
             with contextlib.suppress(errors.InvalidRequest):
                 if entry := self._entry(model_id, files):
@@ -64,11 +64,11 @@ class Registry:
         return found
 
     def ids(self) -> list[str]:
-        return sorted({*self.aliases, *self._scan()})
+        return sorted({*self.aliases, *self.scan()})
 
     def get(self, model_id: str) -> ModelEntry:
         """Raises ModelNotFound for an unknown id, InvalidRequest for a file that is no model."""
-        if entry := self._entry(model_id, self._scan()):
+        if entry := self._entry(model_id, self.scan()):
             return entry
         raise self._not_found(model_id)
 
@@ -79,7 +79,7 @@ class Registry:
 
     def path(self, model_id: str) -> Path:
         """The file behind an id, sound or not; of a split model one that is there. Raises ModelNotFound."""
-        if path := self._find(model_id, self._scan()):
+        if path := self._find(model_id, self.scan()):
             return path
         raise self._not_found(model_id)
 
@@ -87,7 +87,7 @@ class Registry:
         """Id -> why its file is not usable."""
         root = self.models_dir.resolve()
         found = {self.id_of(path): why for path in self._candidates(root) if (why := _refusal(path, root)) is not None}
-        files = self._scan()
+        files = self.scan()
         for model_id in sorted({*self.aliases, *files}):
             try:
                 if self._entry(model_id, files) is None:
@@ -115,10 +115,13 @@ class Registry:
         """The id of one of `files()`."""
         return _id_of(path, self.models_dir.resolve())
 
-    def _scan(self) -> dict[str, Path]:
+    def scan(self) -> dict[str, Path]:
+        """Id -> one of `files()`. A model that is complete is preferred to parts that are left of another."""
         found: dict[str, Path] = {}
         for path in self.files():
-            found.setdefault(self.id_of(path), path)
+            model_id = self.id_of(path)
+            if model_id not in found or all(part.exists() for part in parts_of(path)):
+                found[model_id] = path
         return found
 
     def _find(self, model_id: str, files: Mapping[str, Path], seen: frozenset[str] = frozenset()) -> Path | None:
