@@ -47,6 +47,11 @@ def test_it_is_for_old_systems_too() -> None:
     assert "-manylinux_2_" in wheel
 
 
+def test_licences_of_what_is_linked_in_come_along() -> None:
+    for name in ("llama.cpp", "jsonhpp"):
+        assert "MIT License" in (PACKAGE / "licenses" / f"LICENSE-{name}").read_text()
+
+
 def test_libraries_are_looked_for_inside_the_package(binaries: list[Path]) -> None:
     assert {path.parent for path in binaries} == {PACKAGE, PACKAGE / "lib", BROUGHT}
     for path in binaries:
