@@ -60,7 +60,7 @@ def test_what_is_mapped(tiny_model: Path, mode: str, mapped: bool) -> None:
 
 
 def test_an_unknown_mode_is_refused(tiny_model: Path) -> None:
-    with pytest.raises(errors.InvalidRequest, match="one of read,mmap,mlock") as caught:
+    with pytest.raises(errors.InvalidRequest, match="one of read, mmap, mlock") as caught:
         LLM(tiny_model, load_mode="swap")
     assert caught.value.field == "load_mode"
 
