@@ -74,10 +74,10 @@ async def test_many_requests_at_once(tiny_model: Path) -> None:
 
 
 async def test_kill_mid_stream_fails_that_stream_only_and_the_worker_comes_back(tiny_model: Path) -> None:
-    async with worker(tiny_model) as engine, worker(tiny_model) as other:
+    async with worker(tiny_model, context_size=4096) as engine, worker(tiny_model) as other:
         expected = await text(other, "Once")
         unharmed = asyncio.create_task(text(other, "Once", max_tokens=200, ignore_eos=True))
-        generation = await engine.submit(request("Once", max_tokens=200, ignore_eos=True))
+        generation = await engine.submit(request("Once", max_tokens=4000, ignore_eos=True))  # ends long after the kill
         events = generation.__aiter__()
         await anext(events)
         assert engine.pid is not None
