@@ -1,7 +1,6 @@
 #include "draft_model.h"
 
 #include <algorithm>
-#include <cassert>
 #include <chrono>
 
 #include "error.h"
@@ -128,7 +127,8 @@ bool DraftModel::add_text(const Sequence & sequence, Slot slot, Batch & batch) {
     for (size_t i = held.size(); i < end; ++i) {
         batch.rows.push_back({slot, static_cast<Position>(i), tokens[i], i + 1 == tokens.size()});
     }
-    held.assign(tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(end));
+    held.insert(held.end(), tokens.begin() + static_cast<std::ptrdiff_t>(held.size()),
+                tokens.begin() + static_cast<std::ptrdiff_t>(end));
     return end == tokens.size();
 }
 
