@@ -39,6 +39,11 @@ def request(prompt: str, **sampling: Any) -> Request:
     return Request(model="m", prompts=[TextPrompt(prompt)], sampling={"max_tokens": 20, "temperature": 0} | sampling)
 
 
+def long_request() -> Request:
+    """A text that the real model is busy with for ten seconds and more: the tiny one ends 4000 tokens in 20 ms."""
+    return request("Once", max_tokens=8000, ignore_eos=True)
+
+
 async def text(engine: WorkerEngine, prompt: str, **sampling: Any) -> str:
     return (await (await engine.submit(request(prompt, **sampling))).result()).text
 
@@ -73,11 +78,11 @@ async def test_many_requests_at_once(tiny_model: Path) -> None:
         assert stats.memory_bytes == engine.memory_bytes > 0
 
 
-async def test_kill_mid_stream_fails_that_stream_only_and_the_worker_comes_back(tiny_model: Path) -> None:
-    async with worker(tiny_model, context_size=4096) as engine, worker(tiny_model) as other:
-        expected = await text(other, "Once")
+async def test_kill_mid_stream_fails_that_stream_only_and_the_worker_comes_back(smollm2: Path, tiny_model: Path) -> None:
+    async with worker(smollm2, context_size=8192, parallel=1) as engine, worker(tiny_model) as other:
+        expected = await text(engine, "Once")
         unharmed = asyncio.create_task(text(other, "Once", max_tokens=200, ignore_eos=True))
-        generation = await engine.submit(request("Once", max_tokens=4000, ignore_eos=True))  # ends long after the kill
+        generation = await engine.submit(long_request())
         events = generation.__aiter__()
         await anext(events)
         assert engine.pid is not None
@@ -103,9 +108,9 @@ async def test_closing_with_grace_lets_texts_end(tiny_model: Path) -> None:
     assert result.usage.completion_tokens == 50
 
 
-async def test_closing_without_grace_cancels(tiny_model: Path) -> None:
-    engine = await WorkerEngine.start(str(tiny_model), OPTIONS | {"context_size": 4096})
-    generation = await engine.submit(request("Once", max_tokens=4000, ignore_eos=True))
+async def test_closing_without_grace_cancels(smollm2: Path) -> None:
+    engine = await WorkerEngine.start(str(smollm2), OPTIONS | {"context_size": 8192, "parallel": 1})
+    generation = await engine.submit(long_request())
     await anext(generation.__aiter__())
     await engine.close()
     *_, (_, end) = generation.take()
@@ -113,9 +118,9 @@ async def test_closing_without_grace_cancels(tiny_model: Path) -> None:
     assert end.reason == "cancelled"
 
 
-async def test_cancel_frees_the_slot(tiny_model: Path) -> None:
-    async with worker(tiny_model, context_size=4096, parallel=1) as engine:
-        long = await engine.submit(request("Once", max_tokens=4000, ignore_eos=True))
+async def test_cancel_frees_the_slot(smollm2: Path) -> None:
+    async with worker(smollm2, context_size=8192, parallel=1) as engine:
+        long = await engine.submit(long_request())
         await anext(long.__aiter__())
         waiting = asyncio.create_task(text(engine, "a", max_tokens=1))
         long.cancel()
