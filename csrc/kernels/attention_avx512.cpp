@@ -188,6 +188,13 @@ private:
         return reinterpret_cast<const Half *>(cells_.values + static_cast<size_t>(cell) * cells_.value_stride);
     }
 
+    // Cells are apart by those of the other heads: what the processor itself would fetch ahead is not what comes next.
+    void prefetch(const Half * coordinates) const {
+        for (int64_t i = 0; i < size_; i += 32) {
+            _mm_prefetch(reinterpret_cast<const char *>(coordinates + i), _MM_HINT_T0);
+        }
+    }
+
     // For few rows, keys are converted as they are needed and lanes added up at the end.
     template <int R = 1>
     void score_few(int64_t cell, int64_t n) {
@@ -199,6 +206,8 @@ private:
         for (int64_t c = 0; c < n; c += kLanes) {
             alignas(64) float sums[R][16][16];
             for (int64_t j = 0; j < kLanes; ++j) {
+                prefetch(key(cell + c + j + kLanes));
+                prefetch(value(cell + c + j));
                 score_cell<R>(key(cell + std::min(c + j, n - 1)), sums, j);
             }
             for (int64_t row = 0; row < R; ++row) {
