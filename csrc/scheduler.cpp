@@ -10,7 +10,7 @@ namespace inferno {
 
 namespace {
 
-constexpr int32_t kMinPromptRows = 16;    // a prompt advances at least this much a step
+constexpr int32_t kMinPromptRows = 16;    // a step computes so many of prompts, and fewer are no pass of their own
 constexpr int32_t kMinFollow     = 64;    // common tokens that are worth waiting for; fewer are sooner computed twice
 constexpr int32_t kFirstGuess    = 64;    // prompt rows beside generation before any cost is known
 constexpr size_t  kChoice        = 16;    // of so many waiting sequences of a tenant the one with least to do starts
@@ -31,23 +31,28 @@ bool by_slot(const Sequence * a, const Sequence * b) {
 // The prompt rows of one step: as many as there is room for, beside generation no more than there is time for.
 class PromptBudget {
 public:
-    PromptBudget(const SchedulerOptions & options, const StepCost & cost, const Load & generation)
-        : cost_(cost.prompt()), timed_(generation.rows > 0), rows_(options.batch_size - generation.rows),
-          ms_(options.step_budget_ms - cost.generation_ms(generation) - cost_.base_ms()) {}
+    // `common`: the rows of the pass that all take part in, when somebody generates.
+    PromptBudget(const SchedulerOptions & options, const StepCost & cost, const Load & common)
+        : cost_(cost.prompt()), timed_(common.rows > 0), rows_(options.batch_size - common.rows),
+          ms_(options.step_budget_ms - cost.common().ms(common)) {}
 
     // Up to `wanted` rows from `position` on.
     int32_t take(int32_t wanted, Position position) {
-        const int32_t n = std::max(0, std::min({wanted, rows_, timed_ ? affordable(position) : rows_}));
+        int32_t n = timed_ ? std::min(wanted, affordable(position)) : wanted;
+        if (n > 0 && wanted - n < kMinPromptRows) {  // the rest would be a pass of its own
+            n = n < wanted && wanted >= 2 * kMinPromptRows ? wanted - kMinPromptRows : wanted;
+        }
+        n = std::min(n, rows_);
         rows_ -= n;
         taken_ += n;
-        ms_ -= cost_.ms(n, position);
+        ms_ -= n > 0 ? cost_.ms(n, position) : 0;
         return n;
     }
 
 private:
     int32_t affordable(Position position) const {
         const int32_t n = cost_.known() ? cost_.rows_within(ms_, position) : kFirstGuess - taken_;
-        return std::max(n, kMinPromptRows - taken_);
+        return n >= kMinPromptRows ? n : taken_ == 0 ? kMinPromptRows : 0;
     }
 
     const LinearCost & cost_;
@@ -273,15 +278,22 @@ void Scheduler::add_rows(Step & step, TimePoint now) {
                  [](const Sequence * sequence) { return sequence->decoding(); });
     draft(generating);
     std::vector<std::pair<Sequence *, int32_t>> shares;
-    Load                                        generation;
+    Load                                        common;
     for (Sequence * sequence : generating) {
         shares.emplace_back(sequence, 1 + static_cast<int32_t>(sequence->draft.size()));
-        generation.add(sequence->n_past);
+        common.add(sequence->n_past);
     }
-    PromptBudget budget(options_, cost_, generation);
-    for (Sequence * sequence : prompts_by_slack(now)) {
+    const std::vector<Sequence *> prompts = prompts_by_slack(now);
+    const int32_t                 n_common = common.rows > 0 ? 1 : 0;
+    for (const Sequence * sequence : prompts) {
+        if (n_common > 0) {
+            common.add(sequence->n_past);
+        }
+    }
+    PromptBudget budget(options_, cost_, common);
+    for (Sequence * sequence : prompts) {
         // A leader stops where others can go on with it: the step ends sooner, and the next has rows of them all.
-        const int32_t rows = budget.take(n_urgent(sequence), sequence->n_past);
+        const int32_t rows = n_common + budget.take(n_urgent(sequence) - n_common, sequence->n_past + n_common);
         if (rows > 0) {
             shares.emplace_back(sequence, rows);
         }
@@ -343,14 +355,18 @@ DraftOffer Scheduler::offer(Sequence * sequence) const {
 }
 
 void Scheduler::commit(const Step & step, double ms) {
-    Load generation;
+    const bool beside = std::any_of(step.parts.begin(), step.parts.end(),
+                                    [](const Step::Part & part) { return part.sequence->decoding(); });
+    Load common;
     Load prompt;
     for (const Step::Part & part : step.parts) {
-        Sequence & sequence = *part.sequence;
-        Load &     load     = sequence.decoding() ? generation : prompt;
+        Sequence &    sequence = *part.sequence;
+        const int32_t n_common = sequence.decoding() ? part.n_rows : beside ? 1 : 0;
         for (int32_t i = 0; i < part.n_rows; ++i) {
-            load.add(sequence.n_past + i);
+            (i < n_common ? common : prompt).add(sequence.n_past + i);
         }
+        common.passes = common.rows > 0 ? 1 : 0;
+        prompt.passes += part.n_rows > n_common ? 1 : 0;
         sequence.n_past += part.n_rows - part.n_drafted;
         sequence.n_drafted = part.n_drafted;
         drafted_tokens_ += static_cast<uint64_t>(part.n_drafted);
@@ -358,20 +374,20 @@ void Scheduler::commit(const Step & step, double ms) {
         cache_.publish(sequence.slot, sequence.tokens, sequence.n_past, sequence.cache_salt);
         free_followers(&sequence, sequence.n_past);
     }
-    observe(step, generation, prompt, ms);
+    observe(step, common, prompt, ms);
 }
 
-void Scheduler::observe(const Step & step, const Load & generation, const Load & prompt, double ms) {
+void Scheduler::observe(const Step & step, const Load & common, const Load & prompt, double ms) {
     const auto drafts = [](const Step::Part & part) { return part.n_drafted > 0; };
     const auto n      = static_cast<size_t>(std::count_if(step.parts.begin(), step.parts.end(), drafts));
     if (n == 0) {
-        cost_.observe(generation, prompt, ms);
+        cost_.observe(common, prompt, ms);
     }
     const bool one_pass = (n == 0 || n == step.parts.size()) &&
                           step.parts.back().sequence->slot - step.parts.front().sequence->slot + 1 ==
                               static_cast<Slot>(step.parts.size());
     if (prompt.rows == 0 && one_pass) {
-        speculation_.observe(generation.rows, ms);
+        speculation_.observe(common.rows, ms);
     }
 }
 

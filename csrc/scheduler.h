@@ -1,8 +1,9 @@
 // Pure policy: waiting and running sequences -> the next step. No llama.h, no threads, no I/O; time is an argument.
 //
-// Each step takes one row of every generating sequence (they are never skipped), then prompt rows as far as the time
-// budget goes: the whole batch when nobody generates, otherwise what the measured cost says fits. Prompts that are
-// nearly done go first, and every millisecond of waiting counts as a millisecond less to do, so none starves.
+// Each step takes one row of every generating sequence (they are never skipped) and, beside those, one of every prompt,
+// then prompt rows as far as the time budget goes: the whole batch when nobody generates, otherwise what the measured cost
+// says fits. Prompts that are nearly done go first, and every millisecond of waiting counts as a millisecond less to do,
+// so none starves.
 //
 // Waiting sequences start by priority, then by what has been computed for their tenant. Of the first few of a tenant the
 // one with least to do starts, in the same sense: what others have computed counts as done. One of higher priority
@@ -120,7 +121,7 @@ private:
     // Lets those that generate guess, as far as it pays.
     void    draft(std::vector<Sequence *> generating);
     DraftOffer offer(Sequence * sequence) const;
-    void    observe(const Step & step, const Load & generation, const Load & prompt, double ms);
+    void    observe(const Step & step, const Load & common, const Load & prompt, double ms);
 
     SchedulerOptions                      options_;
     PrefixCache                           cache_;

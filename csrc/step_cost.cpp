@@ -15,13 +15,19 @@ constexpr double kRidge = 1e-4;
 }  // namespace
 
 void LinearCost::observe(const Load & load, double ms) {
-    const Terms terms = {1.0, static_cast<double>(load.rows), load.depth};
-    weight_           = weight_ * kForget + 1;
+    const Terms terms = {static_cast<double>(load.passes), static_cast<double>(load.rows), load.depth};
     for (size_t i = 0; i < kTerms; ++i) {
         results_[i] = results_[i] * kForget + terms[i] * ms;
         for (size_t j = 0; j < kTerms; ++j) {
             products_[i][j] = products_[i][j] * kForget + terms[i] * terms[j];
         }
+    }
+    fit();
+}
+
+void LinearCost::scale(double factor) {
+    for (double & result : results_) {
+        result *= factor;
     }
     fit();
 }
@@ -37,7 +43,7 @@ void LinearCost::fit() {
         }
     }
     const double mean = results_[0] / products_[0][1];
-    base_             = std::max(0.0, costs[0]);
+    pass_             = std::max(0.0, costs[0]);
     row_              = std::clamp(costs[1], 0.1 * mean, mean);  // rows cost something, and no more than the mean says
     depth_            = std::max(0.0, costs[2]);
 }
@@ -80,10 +86,11 @@ LinearCost::Terms LinearCost::solve(const std::array<bool, kTerms> & used) const
 }
 
 double LinearCost::ms(int32_t rows, int32_t position) const {
-    return rows * (row_ + depth_ * (position + 0.5 * (rows + 1)));
+    return pass_ + rows * (row_ + depth_ * (position + 0.5 * (rows + 1)));
 }
 
 int32_t LinearCost::rows_within(double ms, int32_t position) const {
+    ms -= pass_;
     if (ms <= 0 || row_ <= 0) {
         return 0;
     }
@@ -93,11 +100,15 @@ int32_t LinearCost::rows_within(double ms, int32_t position) const {
     return static_cast<int32_t>(std::min(n, 1e9));
 }
 
-void StepCost::observe(const Load & generation, const Load & prompt, double ms) {
-    if (prompt.rows == 0) {
-        generation_.observe(generation, ms);
-    } else {
-        prompt_.observe(prompt, std::max(0.0, ms - generation_ms(generation)));
+void StepCost::observe(const Load & common, const Load & prompt, double ms) {
+    if (prompt.rows > 0 && common_.ms(common) > ms) {
+        common_.scale(ms / common_.ms(common));
+    }
+    if (prompt.rows > 0) {
+        prompt_.observe(prompt, std::max(0.0, ms - common_.ms(common)));
+    }
+    if (common.rows > 0) {
+        common_.observe(common, std::max(0.0, ms - prompt_.ms(prompt)));  // what the prompts' new cost does not explain
     }
 }
 

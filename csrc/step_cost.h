@@ -7,10 +7,12 @@
 
 namespace inferno {
 
-// Rows of one kind in a step: how many, and how many positions they attend to, all rows together.
+// Rows of one kind in a step: in how many passes over the weights, how many, and how many positions they attend to, all
+// rows together.
 struct Load {
-    int32_t rows  = 0;
-    double  depth = 0;
+    int32_t passes = 0;
+    int32_t rows   = 0;
+    double  depth  = 0;
 
     // One row at `position`.
     void add(int32_t position) {
@@ -19,19 +21,20 @@ struct Load {
     }
 };
 
-// ms = base + row * rows + depth * depth, by least squares over recent observations (older ones fade). What they do not
-// tell apart goes to the rows.
+// ms = pass * passes + row * rows + depth * depth, by least squares over recent observations (older ones fade). What they
+// do not tell apart goes to the rows.
 class LinearCost {
 public:
     void   observe(const Load & load, double ms);
-    bool   known() const { return weight_ > 0; }
-    double ms(const Load & load) const { return base_ + row_ * load.rows + depth_ * load.depth; }
+    void   scale(double factor);  // all that has been learned, when the machine turns out to be faster
+    bool   known() const { return row_ > 0; }
+    double ms(const Load & load) const { return pass_ * load.passes + row_ * load.rows + depth_ * load.depth; }
     double row_ms() const { return row_; }
-    // What the first of `rows` rows from `position` on, and those after it, add to a step.
+    double pass_ms() const { return pass_; }
+    // A pass of `rows` rows from `position` on.
     double ms(int32_t rows, int32_t position) const;
-    // How many rows from `position` on take `ms`, in a step that takes its base time anyway.
+    // How many rows from `position` on a pass may have to take `ms`.
     int32_t rows_within(double ms, int32_t position) const;
-    double  base_ms() const { return base_; }
 
 private:
     static constexpr size_t kTerms = 3;
@@ -41,25 +44,25 @@ private:
     // Least squares with the terms that are `used`; the others are 0.
     Terms solve(const std::array<bool, kTerms> & used) const;
 
-    double                    weight_ = 0;
     std::array<Terms, kTerms> products_{};  // of terms with terms
     Terms                     results_{};   // of terms with ms
-    double                    base_  = 0;
+    double                    pass_  = 0;
     double                    row_   = 0;
     double                    depth_ = 0;
 };
 
-// Rows that generate and prompt rows are two costs: few rows wait for the weights to be read, many for the arithmetic,
-// and streams compute the two in passes of their own.
+// Of a step: the pass that all sequences have a row in, and passes of prompts. They are two costs: few rows wait for the
+// weights to be read, many for the arithmetic. Of a step that has both, each is what the other's cost leaves, and the
+// common pass is never more than the step.
 class StepCost {
 public:
-    void observe(const Load & generation, const Load & prompt, double ms);
+    void observe(const Load & common, const Load & prompt, double ms);
 
+    const LinearCost & common() const { return common_; }
     const LinearCost & prompt() const { return prompt_; }
-    double             generation_ms(const Load & load) const { return load.rows > 0 ? generation_.ms(load) : 0; }
 
 private:
-    LinearCost generation_;
+    LinearCost common_;
     LinearCost prompt_;
 };
 

@@ -94,15 +94,52 @@ TEST(a_prompt_beside_generation_keeps_to_the_time_budget) {
     Bench bench({4, 512, 80.0, true, true});
     bench.add(10);
     bench.run(10);
-    const Sequence & prompt = bench.add(400);
+    const Sequence & prompt = bench.add(2000);
     int32_t          rows   = 0;
-    for (int i = 0; i < 6; ++i) {
+    for (int i = 0; i < 20; ++i) {
         // Each row costs 2 ms, so 80 ms are 40 rows.
         const Step step = bench.scheduler.plan(at(bench.now));
         rows            = rows_of(step, prompt);
         bench.finish(step, 2.0 * static_cast<double>(step.batch.rows.size()));
     }
     CHECK(rows == 38 || rows == 39);  // at most 40 with the row that generates
+}
+
+// A slot without a row would cut the pass of the others in two.
+TEST(beside_generation_every_prompt_has_a_row) {
+    Bench bench({8, 256, 80.0, true, true});
+    bench.add(10);
+    bench.add(10);
+    bench.run(10);
+    for (int i = 0; i < 6; ++i) {
+        bench.add(1000);
+    }
+    for (int i = 0; i < 20; ++i) {
+        CHECK_EQ(bench.run(80).parts.size(), size_t{8});  // so dear that there is hardly time for one
+    }
+}
+
+TEST(prompts_alone_need_no_row_each) {
+    Bench bench({8, 256, 80.0, true, true});
+    for (int i = 0; i < 8; ++i) {
+        bench.add(1000);
+    }
+    CHECK_EQ(bench.run(80).parts.size(), size_t{1});
+}
+
+TEST(no_prompt_is_cut_for_a_few_rows) {
+    Bench bench({4, 512, 80.0, true, true});
+    bench.add(10);
+    bench.run(10);
+    for (int i = 0; i < 30; ++i) {
+        const Sequence & prompt = bench.add(38 + i % 20);
+        const Step       step   = bench.scheduler.plan(at(bench.now));
+        const int32_t    rows   = rows_of(step, prompt);
+        CHECK(prompt.n_tokens() - rows == 0 || prompt.n_tokens() - rows >= 16);
+        bench.finish(step, 2.0 * static_cast<double>(step.batch.rows.size()));
+        bench.finish(bench.scheduler.plan(at(bench.now)), 10);
+        bench.scheduler.remove(bench.sequences.back().get());
+    }
 }
 
 TEST(the_shorter_prompt_goes_first) {
