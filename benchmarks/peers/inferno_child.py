@@ -1,7 +1,9 @@
-"""The child of `inferno_engine.py`."""
+"""The child of `inferno_engine.py`: clients of a job in one event loop, each with one prompt at a time, as the clients of
+a server are. Everything is read off one clock."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from pathlib import Path
@@ -9,30 +11,34 @@ from typing import Any
 
 import msgspec
 from inferno import LLM
-from inferno.request import Result
 
 from benchmarks.client import SAMPLING
-from benchmarks.exchange import Exchange, Job
+from benchmarks.exchange import Exchange, Job, Tokens
 
 
-def exchange(result: Result, begun: float) -> Exchange:
-    """From the engine's own timings. All prompts are handed over at once: one begins when it leaves the queue, as a
-    client's request does when its last has been answered."""
-    timings, usage = result.choices[0].timings, result.usage
-    turn = begun + timings.queue_ms / 1000
-    first = turn + timings.prefill_ms / 1000
-    end = first + timings.decode_ms / 1000
-    return Exchange(turn, end, [[first]], usage.prompt_tokens, usage.completion_tokens)
+async def exchange(llm: LLM, prompt: Tokens, sampling: dict[str, Any]) -> Exchange:
+    begun = time.perf_counter()
+    result = await llm.agenerate(prompt, **sampling)
+    ended, usage = time.perf_counter(), result.usage
+    first = ended - result.choices[0].timings.decode_ms / 1000
+    return Exchange(begun, ended, [[first]], usage.prompt_tokens, usage.completion_tokens)
+
+
+async def exchanges(llm: LLM, job: Job) -> list[Exchange]:
+    sampling: dict[str, Any] = {**SAMPLING, "max_tokens": job.max_tokens, "ignore_eos": True}
+
+    async def client(prompts: list[Tokens]) -> list[Exchange]:
+        return [await exchange(llm, prompt, sampling) for prompt in prompts]
+
+    return [one for its in await asyncio.gather(*map(client, job.clients)) for one in its]
 
 
 def main(model: str, parallel: int, context: int, threads: int) -> None:
-    with LLM(Path(model), parallel=parallel, context_size=context, threads=threads) as llm:
+    with LLM(Path(model), parallel=parallel, context_size=context, threads=threads) as llm, asyncio.Runner() as loop:
         print("ready", flush=True)
         for line in sys.stdin:
-            job, begun = msgspec.json.decode(line, type=Job), time.perf_counter()
-            sampling: dict[str, Any] = {**SAMPLING, "max_tokens": job.max_tokens, "ignore_eos": True}
-            results = llm.generate(job.prompts(), **sampling)
-            print(msgspec.json.encode([exchange(result, begun) for result in results]).decode(), flush=True)
+            answers = loop.run(exchanges(llm, msgspec.json.decode(line, type=Job)))
+            print(msgspec.json.encode(answers).decode(), flush=True)
 
 
 if __name__ == "__main__":
