@@ -1,5 +1,5 @@
-"""The child of `inferno_engine.py`: clients of a job in one event loop, each with one prompt at a time, as the clients of
-a server are. Everything is read off one clock."""
+"""The child of `inferno_engine.py`: clients of a job in one event loop, each with one prompt at a time, as a server's
+clients are. All times are one clock's."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ async def test_many_requests_at_once(tiny_model: Path) -> None:
         assert stats.memory_bytes == engine.memory_bytes > 0
 
 
-async def test_kill_mid_stream_fails_that_stream_only_and_the_worker_comes_back(smollm2: Path, tiny_model: Path) -> None:
+async def test_a_kill_fails_its_stream_only_and_the_worker_comes_back(smollm2: Path, tiny_model: Path) -> None:
     async with worker(smollm2, context_size=8192, parallel=1) as engine, worker(tiny_model) as other:
         expected = await text(engine, "Once")
         unharmed = asyncio.create_task(text(other, "Once", max_tokens=200, ignore_eos=True))
