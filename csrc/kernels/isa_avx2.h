@@ -10,11 +10,16 @@ namespace inferno::kernels {
 namespace {  // each file that includes this is compiled for another processor
 
 struct Isa256 {
-    static constexpr int kLanes = 8;
-    using Int                   = __m256i;
-    using Float                 = __m256;
+    static constexpr int  kLanes     = 8;
+    static constexpr bool kTwoPanels = false;
+    using Int                        = __m256i;
+    using Float                      = __m256;
 
     static Int load(const uint8_t * p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
+    static Int in_register(Int x) {
+        __asm__("" : "+x"(x));
+        return x;
+    }
     static Int zero_int() { return _mm256_setzero_si256(); }
     static Int broadcast(const uint8_t * p) {
         int32_t word;

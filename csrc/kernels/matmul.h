@@ -16,7 +16,8 @@
 
 namespace inferno::kernels {
 
-inline constexpr int kMaxTileRows = 12;
+inline constexpr int     kMaxTileRows  = 12;
+inline constexpr int64_t kPanelsAtOnce = 2;
 
 constexpr size_t tile_bytes(const Format & format, int64_t rows, int64_t columns) {
     return static_cast<size_t>(rows * (columns / format.block()) * (format.block() + 8));
@@ -26,9 +27,10 @@ struct Kernels {
     const char * name;
     // Quantizes `rows` activation rows of `columns` floats into one tile.
     void (*quantize)(const Format & format, const float * const * rows, int n_rows, int64_t columns, uint8_t * tile);
-    // Columns [0, n) of one panel's output for a tile: output[r * stride + i] for r < n_rows, i < n. REQUIRES: n <= 16.
-    // `prefetch` says that the panel is not in the caches yet, and that those behind it will be needed next.
-    void (*multiply)(const Format & format, const uint8_t * panel, const uint8_t * tile, int n_rows, int64_t columns,
+    // Columns [0, n) of the output of kPanelsAtOnce panels for a tile: output[r * stride + i] for r < n_rows, i < n. Of 16
+    // columns or fewer only the first panel is there.
+    // `prefetch` says that the panels are not in the caches yet, and that those behind them will be needed next.
+    void (*multiply)(const Format & format, const uint8_t * panels, const uint8_t * tile, int n_rows, int64_t columns,
                      float * output, int64_t stride, int n, bool prefetch);
     bool (*supports)(const Format & format);
 };

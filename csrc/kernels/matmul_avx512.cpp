@@ -9,11 +9,16 @@ namespace inferno::kernels {
 namespace {
 
 struct Avx512 {
-    static constexpr int kLanes = 16;
-    using Int                   = __m512i;
-    using Float                 = __m512;
+    static constexpr int  kLanes     = 16;
+    static constexpr bool kTwoPanels = true;
+    using Int                        = __m512i;
+    using Float                      = __m512;
 
     static Int load(const uint8_t * p) { return _mm512_loadu_si512(p); }
+    static Int in_register(Int x) {
+        __asm__("" : "+v"(x));
+        return x;
+    }
     static Int zero_int() { return _mm512_setzero_si512(); }
     static Int broadcast(const uint8_t * p) {
         int32_t word;

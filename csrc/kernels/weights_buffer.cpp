@@ -85,7 +85,9 @@ private:
     int64_t share(int64_t n, int64_t thread) const { return n * thread / params_->nth; }
 
     // Chunks small enough that threads end together though another program takes time from one of them.
-    int64_t panels_at_once() const { return std::max<int64_t>(1, n_panels() / (8 * params_->nth)); }
+    int64_t panels_at_once() const {
+        return std::max<int64_t>(1, n_panels() / (8 * params_->nth) / kPanelsAtOnce) * kPanelsAtOnce;
+    }
 
     uint8_t * tile_at(uint8_t * tiles, int64_t tile) const {
         return tiles + tile_bytes(packing_.format, tiling_.first_row(tile), columns());
@@ -115,23 +117,23 @@ private:
         const int64_t at_once = std::max<int64_t>(1, static_cast<int64_t>(kPassBytes / bytes));
         for (int64_t first = 0; first < tiling_.tiles; first += at_once) {
             const int64_t last = std::min(first + at_once, tiling_.tiles);
-            for (int64_t panel = begin; panel < end; ++panel) {
+            for (int64_t panel = begin; panel < end; panel += kPanelsAtOnce) {
                 for (int64_t tile = first; tile < last; ++tile) {
-                    multiply_one(panel, tile_at(tiles, tile), tile, tile == first);
+                    multiply(panel, std::min(panel + kPanelsAtOnce, end), tile_at(tiles, tile), tile, tile == first);
                 }
             }
         }
     }
 
-    void multiply_one(int64_t panel, const uint8_t * tile_data, int64_t tile, bool prefetch) const {
-        const auto *    data  = static_cast<const uint8_t *>(weights_->data);
-        const uint8_t * rows  = data + static_cast<size_t>(panel) * packing_.format.panel_bytes(columns());
-        const int64_t   first = panel * kPanelRows;
+    void multiply(int64_t begin, int64_t end, const uint8_t * tile_data, int64_t tile, bool prefetch) const {
+        const auto *    data   = static_cast<const uint8_t *>(weights_->data);
+        const uint8_t * panels = data + static_cast<size_t>(begin) * packing_.format.panel_bytes(columns());
+        const int64_t   first  = begin * kPanelRows;
         // ggml has made the output: contiguous.
         const int64_t stride = weights_->ne[1];
         float *       output = static_cast<float *>(output_->data) + tiling_.first_row(tile) * stride + first;
-        best_kernels()->multiply(packing_.format, rows, tile_data, tiling_.n_rows(tile), columns(), output, stride,
-                                 static_cast<int>(std::min(kPanelRows, weights_->ne[1] - first)), prefetch);
+        best_kernels()->multiply(packing_.format, panels, tile_data, tiling_.n_rows(tile), columns(), output, stride,
+                                 static_cast<int>(std::min(end * kPanelRows, weights_->ne[1]) - first), prefetch);
     }
 
     const ggml_compute_params * params_;

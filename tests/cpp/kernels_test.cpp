@@ -126,11 +126,19 @@ void check_kernels(const Kernels & kernels, const Packing & packing, int64_t row
     kernels.quantize(packing.format, pointers.data(), n, columns, tile.data());
     constexpr float    kUntouched = 12345.0f;
     std::vector<float> output(static_cast<size_t>((rows + 5) * n), kUntouched);
-    for (int64_t first = 0; first < rows; first += kPanelRows) {
+    std::vector<float> one_by_one = output;
+    const auto multiply = [&](int64_t first, int64_t n_columns, std::vector<float> & results) {
         const auto * panel = panels + static_cast<size_t>(first / kPanelRows) * packing.format.panel_bytes(columns);
-        kernels.multiply(packing.format, panel, tile.data(), n, columns, output.data() + first, rows + 5,
-                         static_cast<int>(std::min(kPanelRows, rows - first)), first == 0);
+        kernels.multiply(packing.format, panel, tile.data(), n, columns, results.data() + first, rows + 5,
+                         static_cast<int>(std::min(n_columns, rows - first)), first == 0);
+    };
+    for (int64_t first = 0; first < rows; first += kPanelRows) {
+        multiply(first, kPanelRows, one_by_one);
     }
+    for (int64_t first = 0; first < rows; first += kPanelsAtOnce * kPanelRows) {
+        multiply(first, kPanelsAtOnce * kPanelRows, output);
+    }
+    CHECK(output == one_by_one);
     const size_t row_bytes = ggml_row_size(static_cast<ggml_type>(packing.type), columns);
     for (int i = 0; i < n; ++i) {
         const float * out = output.data() + i * (rows + 5);
@@ -155,8 +163,8 @@ TEST(kernels_agree_with_ggml_for_all_tile_heights_and_odd_shapes) {
             }
             const int64_t step = packing.format.activation_block();
             for (int n = 1; n <= kMaxTileRows; ++n) {
-                check_kernels(*kernels, packing, 16, 2 * step, n, Values::ordinary, random);
-                check_kernels(*kernels, packing, 16, 2 * step, n, Values::extreme, random);
+                check_kernels(*kernels, packing, 32, 2 * step, n, Values::ordinary, random);
+                check_kernels(*kernels, packing, 32, 2 * step, n, Values::extreme, random);
             }
             for (int i = 0; i < 20; ++i) {
                 const auto rows    = static_cast<int64_t>(1 + random() % 70);
