@@ -10,8 +10,9 @@ namespace inferno::kernels {
 namespace {  // each file that includes this is compiled for another processor
 
 struct Isa256 {
-    static constexpr int  kLanes     = 8;
-    static constexpr bool kTwoPanels = false;
+    static constexpr int  kLanes      = 8;
+    static constexpr bool kTwoPanels  = false;
+    static constexpr bool kFourBlocks = false;
     using Int                        = __m256i;
     using Float                      = __m256;
 

@@ -12,6 +12,7 @@
 //   halves(p), bytes(p), signed_bytes(p)   kLanes numbers as Float
 //   to_float, multiply, fma, store, zero, zero_int
 //   largest(x, n)               largest magnitude of n floats
+//   kFourBlocks, quantize_four  whether there is a way to quantize four blocks of 32 at once, and that
 //   quantize<n>(x, scale, p)    n = 16 or 32 floats times scale, rounded, to p; their sum
 #pragma once
 
@@ -350,8 +351,17 @@ void quantize_block(const Format & format, const float * x, uint8_t * tile, int 
 
 template <class Isa>
 void quantize(const Format & format, const float * const * rows, int n_rows, int64_t columns, uint8_t * tile) {
-    const int64_t step = format.activation_block();
-    for (int64_t column = 0; column < columns; column += step) {
+    const int64_t step   = format.activation_block();
+    int64_t       column = 0;
+    if constexpr (Isa::kFourBlocks) {
+        for (; step == kUnit && column + 4 * step <= columns; column += 4 * step) {
+            for (int r = 0; r < n_rows; ++r) {
+                Isa::quantize_four(format, rows[r] + column, tile, r, n_rows);
+            }
+            tile += tile_bytes(format, n_rows, 4 * step);
+        }
+    }
+    for (; column < columns; column += step) {
         for (int r = 0; r < n_rows; ++r) {
             if (format.block() == 16) {
                 quantize_block<Isa, 16>(format, rows[r] + column, tile, r, n_rows);
