@@ -278,17 +278,15 @@ void Scheduler::add_rows(Step & step, TimePoint now) {
                  [](const Sequence * sequence) { return sequence->decoding(); });
     draft(generating);
     std::vector<std::pair<Sequence *, int32_t>> shares;
-    Load                                        common;
+    Load                                        common{generating.empty() ? 0 : 1};
     for (Sequence * sequence : generating) {
         shares.emplace_back(sequence, 1 + static_cast<int32_t>(sequence->draft.size()));
         common.add(sequence->n_past);
     }
-    const std::vector<Sequence *> prompts = prompts_by_slack(now);
-    const int32_t                 n_common = common.rows > 0 ? 1 : 0;
+    const std::vector<Sequence *> prompts  = prompts_by_slack(now);
+    const int32_t                 n_common = common.passes;  // of each prompt
     for (const Sequence * sequence : prompts) {
-        if (n_common > 0) {
-            common.add(sequence->n_past);
-        }
+        common.add(sequence->n_past, n_common);
     }
     PromptBudget budget(options_, cost_, common);
     for (Sequence * sequence : prompts) {
@@ -357,15 +355,13 @@ DraftOffer Scheduler::offer(Sequence * sequence) const {
 void Scheduler::commit(const Step & step, double ms) {
     const bool beside = std::any_of(step.parts.begin(), step.parts.end(),
                                     [](const Step::Part & part) { return part.sequence->decoding(); });
-    Load common;
+    Load common{beside ? 1 : 0};
     Load prompt;
     for (const Step::Part & part : step.parts) {
         Sequence &    sequence = *part.sequence;
-        const int32_t n_common = sequence.decoding() ? part.n_rows : beside ? 1 : 0;
-        for (int32_t i = 0; i < part.n_rows; ++i) {
-            (i < n_common ? common : prompt).add(sequence.n_past + i);
-        }
-        common.passes = common.rows > 0 ? 1 : 0;
+        const int32_t n_common = sequence.decoding() ? part.n_rows : common.passes;
+        common.add(sequence.n_past, n_common);
+        prompt.add(sequence.n_past + n_common, part.n_rows - n_common);
         prompt.passes += part.n_rows > n_common ? 1 : 0;
         sequence.n_past += part.n_rows - part.n_drafted;
         sequence.n_drafted = part.n_drafted;

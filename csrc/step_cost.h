@@ -14,10 +14,10 @@ struct Load {
     int32_t rows   = 0;
     double  depth  = 0;
 
-    // One row at `position`.
-    void add(int32_t position) {
-        rows += 1;
-        depth += position + 1;
+    // `n` rows from `position` on.
+    void add(int32_t position, int32_t n = 1) {
+        rows += n;
+        depth += n * (position + 0.5 * (n + 1));
     }
 };
 

@@ -84,7 +84,7 @@ struct Avx512 {
 
     // What quantize_block() of matmul_tile.h does, of four blocks of 32 columns at once: most of it is of one number each.
     static void quantize_four(const Format & format, const float * x, uint8_t * tile, int r, int n_rows) {
-        const auto block_bytes = static_cast<size_t>(n_rows) * 40;
+        const auto block_bytes = tile_bytes(format, n_rows, kUnit);
         Float      tops[4];
         for (int b = 0; b < 4; ++b) {
             tops[b] = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + 32 * b)), _mm512_abs_ps(_mm512_loadu_ps(x + 32 * b + 16)));

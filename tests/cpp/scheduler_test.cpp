@@ -105,6 +105,28 @@ TEST(a_prompt_beside_generation_keeps_to_the_time_budget) {
     CHECK(rows == 38 || rows == 39);  // at most 40 with the row that generates
 }
 
+TEST(what_the_common_pass_takes_is_not_there_for_prompts) {
+    Bench      bench({8, 512, 80.0, true, true});
+    const auto step = [&] {
+        const Step planned = bench.scheduler.plan(at(bench.now));
+        const auto ms      = 40 + static_cast<double>(planned.batch.rows.size());  // mostly the weights' way from memory
+        bench.finish(planned, ms);
+        return ms;
+    };
+    for (int i = 0; i < 40; ++i) {
+        if (i % 10 == 0) {
+            bench.add(10);
+        }
+        step();
+    }
+    bench.add(4000);
+    step();  // what prompts beside generation cost is not known yet
+    step();
+    for (int i = 0; i < 30; ++i) {
+        CHECK(step() < 82);
+    }
+}
+
 // A slot without a row would cut the pass of the others in two.
 TEST(beside_generation_every_prompt_has_a_row) {
     Bench bench({8, 256, 80.0, true, true});
