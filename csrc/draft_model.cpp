@@ -25,6 +25,13 @@ EngineOptions draft_options(const EngineOptions & options) {
     throw Error(ErrorCode::invalid_request, "draft_model: " + why, "draft_model");
 }
 
+bool names_one(const EngineOptions & options) {
+    if (!options.draft_model.empty() && options.draft_tokens == 0) {
+        refuse("With draft_tokens = 0 it would never be asked.");
+    }
+    return !options.draft_model.empty();
+}
+
 bool same_vocabulary(const Vocabulary & a, const Vocabulary & b) {
     if (a.size() != b.size() || a.end_tokens() != b.end_tokens()) {
         return false;
@@ -155,7 +162,7 @@ void DraftModel::guess(std::vector<Reader> & readers) {
 }
 
 std::unique_ptr<Model> load_draft_model(const Model & model, const EngineOptions & options) {
-    if (options.draft_model.empty()) {
+    if (!names_one(options)) {
         return nullptr;
     }
     EngineOptions wanted = draft_options(options);
@@ -181,7 +188,7 @@ std::unique_ptr<Model> load_draft_model(const Model & model, const EngineOptions
 }
 
 MemoryEstimate estimate_draft_memory(const EngineOptions & options) {
-    if (options.draft_model.empty()) {
+    if (!names_one(options)) {
         return {};
     }
     try {

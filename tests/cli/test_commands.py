@@ -32,6 +32,16 @@ def test_build_info_names_the_cpu_code(inferno) -> None:  # type: ignore[no-unty
     assert _core.cpu_code
 
 
+@pytest.mark.parametrize("given", [None, "7"])
+def test_compute_threads_sleep_soon_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch, given: str | None) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", given or "")
+    if given is None:
+        monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setattr(sys, "argv", ["inferno", "--version"])
+    main()
+    assert os.environ["GOMP_SPINCOUNT"] == (given or "1000")
+
+
 def test_an_engine_that_cannot_run_here_is_told_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

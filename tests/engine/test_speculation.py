@@ -65,3 +65,9 @@ def test_a_model_that_cannot_guess_for_another_is_refused(smollm2: Path, tiny_mo
         with pytest.raises(errors.InvalidRequest, match=why) as caught:
             LLM(smollm2, context_size=256, draft_model=str(draft))
         assert caught.value.field == "draft_model"
+
+
+def test_a_draft_model_that_would_never_be_asked_is_refused(smollm2: Path) -> None:
+    with pytest.raises(errors.InvalidRequest, match="never be asked") as caught:
+        LLM(smollm2, context_size=256, draft_model=str(smollm2), draft_tokens=0)
+    assert caught.value.field == "draft_model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -10,6 +11,7 @@ from rich.markup import escape
 
 from inferno import __version__, errors
 from inferno.cli import output
+from inferno.engine import openmp
 
 
 class Commands(output.SuggestingGroup):
@@ -79,6 +81,8 @@ def _say(problem: str) -> None:
 
 def main() -> None:
     """Run the command line; errors become one line on stderr and an exit code."""
+    for name, value in openmp.ENVIRONMENT.items():  # before the engine is loaded, which reads it
+        os.environ.setdefault(name, value)
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from inferno import errors
-from inferno.engine import embedding, frames
+from inferno.engine import embedding, frames, openmp
 from inferno.engine.generation import EmbeddingJob, Generation
 from inferno.engine.process import WORKER_COMMAND, ReportProgress, WorkerProcess
 from inferno.engine.protocol import EngineState
@@ -316,16 +316,8 @@ class _Progress:
 
 
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of `environ` that a worker gets; secrets stay behind.
-
-    OpenMP's threads are told to sleep soon instead of spinning: with another busy process on the machine, this
-    server's own Python among them, spinning threads wait for one another's time slices (docs/performance.md).
-    """
-    return {"GOMP_SPINCOUNT": _SPIN_COUNT, **{name: value for name, value in environ.items() if _passed_on(name)}}
-
-
-#: Rounds that an idle compute thread spins before it sleeps; the environment may say otherwise.
-_SPIN_COUNT = "1000"
+    """The part of `environ` that a worker gets; secrets stay behind."""
+    return {**openmp.ENVIRONMENT, **{name: value for name, value in environ.items() if _passed_on(name)}}
 
 
 def _passed_on(name: str) -> bool:
