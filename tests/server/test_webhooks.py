@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -227,6 +228,24 @@ def test_the_servers_secret_signs_last(serve: Callable[..., Live], engine: FakeE
     with httpx.Client(base_url=live.url, headers=AUTH) as client:
         client.post("/batch", json={"model": MODEL, "requests": [{"prompt": "x"}], "webhook_url": receiver.url})
     assert receiver.next("the server's")["event"] == "batch.complete"
+
+
+def test_attempts_are_counted(on_server: httpx.Client, receiver: Receiver) -> None:
+    def attempts(state: str) -> float:
+        families = {family["name"]: family["samples"] for family in on_server.get("/metrics/json").json()["metrics"]}
+        labels = {"event": "inference.complete", "state": state}
+        (value,) = [s["value"] for s in families["inferno_webhook_attempts_total"] if s["labels"] == labels]
+        return float(value)
+
+    assert attempts("delivered") == attempts("pending") == attempts("dead") == 0
+    nobody = "http://127.0.0.1:9/hook"  # refuses connections
+    for url in (receiver.url, nobody):
+        on_server.post("/webhooks", json={"webhook_url": url, "events": ["inference.complete"], "secret": SECRET})
+    on_server.post("/inference", json=PROMPT)
+    receiver.next()
+    deadline = time.monotonic() + PATIENCE_S
+    while (attempts("delivered"), attempts("pending")) != (1, 1):
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.acceptance("K1")

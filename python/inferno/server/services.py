@@ -27,9 +27,9 @@ from inferno.telemetry.observation import Observation
 from inferno.telemetry.origin import Origin
 from inferno.telemetry.traces import Traces
 from inferno.webhooks.deliverer import Deliverer
-from inferno.webhooks.endpoints import configure_webhooks
+from inferno.webhooks.endpoints import EVENTS, configure_webhooks
 from inferno.webhooks.outbound import Policy
-from inferno.webhooks.outbox import OPERATOR
+from inferno.webhooks.outbox import OPERATOR, STATES
 
 
 @dataclass
@@ -72,7 +72,8 @@ def build_services(settings: Settings, registry: Registry, pool: ModelPool, data
     traces = Traces(settings.traces)
     metrics.add(traces)
     authenticator = Authenticator(database, enabled=settings.auth.enabled, fixed_key=settings.auth.api_key)
-    webhooks = Deliverer(database, _policy(settings))
+    metrics.know_webhooks(EVENTS, STATES)
+    webhooks = Deliverer(database, _policy(settings), count=metrics.count_webhook)
     announcements = Announcements(database, webhooks)
     pool.on_loaded = announcements.model_loaded
     batches = BatchRunner(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -43,6 +44,9 @@ class Metrics:
             buckets=_BETWEEN_TOKENS,
             registry=registry,
         )
+        self._webhooks = Counter(
+            "inferno_webhook_attempts", "Attempts to deliver a webhook", ["event", "state"], registry=registry
+        )
         self._models: set[str] = set()
 
     def count_inference(self, label: str, seconds: float, code: str | None) -> None:
@@ -62,6 +66,15 @@ class Metrics:
         for model in models:
             self._models.add(model)
             self._requests.labels(model)
+
+    def know_webhooks(self, events: Iterable[str], states: Iterable[str]) -> None:
+        """Their counters begin at 0."""
+        for event, state in itertools.product(events, states):
+            self._webhooks.labels(event, state)
+
+    def count_webhook(self, event: str, state: str) -> None:
+        """An attempt to deliver one, after which it was in `state`."""
+        self._webhooks.labels(event, state).inc()
 
     def count_tokens(self, model: str, usage: Usage) -> None:
         self._tokens.labels(self.label(model), "prompt").inc(usage.prompt_tokens)

@@ -33,10 +33,17 @@ _RETENTION_S = 30 * 86400.0
 class Deliverer:
     """One for a server. `run` is to be kept running."""
 
-    def __init__(self, database: Database, policy: Policy, draw: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        database: Database,
+        policy: Policy,
+        draw: Callable[[], float] = random.random,
+        count: Callable[[str, outbox.State], None] = lambda event, state: None,
+    ) -> None:
         self._database = database
         self.policy = policy
         self._draw = draw
+        self._count = count
         self._news = asyncio.Event()
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._busy: dict[str, int] = {}
@@ -117,6 +124,7 @@ class Deliverer:
             return outbox.settle(connection, delivery, outcome, time.time(), self._draw)
 
         state = await self._database.write(settle)
+        self._count(delivery.event, state)
         fields = {
             "delivery": delivery.id,
             "event": delivery.event,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 from sqlalchemy import Connection, and_, delete, insert, select, update
@@ -20,6 +20,7 @@ from inferno.webhooks.schedule import after
 #: The owner of webhooks of the configuration file: those are told of what everybody does.
 OPERATOR = "config"
 State: TypeAlias = Literal["pending", "delivered", "dead"]
+STATES: tuple[State, ...] = get_args(State)
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
