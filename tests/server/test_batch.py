@@ -14,8 +14,8 @@ from inferno.batch import jobs
 from inferno.identity import api_keys, users
 from inferno.server.services import Services
 from inferno.store.database import Database
-from inferno.store.schema import batches
-from sqlalchemy import update
+from inferno.store.schema import batch_items, batches
+from sqlalchemy import select, update
 
 from tests.fakes import FakeEngine
 from tests.server.conftest import AUTH, MODEL, Live, make_services
@@ -147,6 +147,19 @@ def test_a_key_makes_it_safe_to_ask_again(client: httpx.Client) -> None:
 
 
 @pytest.mark.acceptance("J4")
+def test_what_its_requests_share_is_kept_once(client: httpx.Client, database: Database) -> None:
+    schema = {"type": "object", "properties": {"x": {"enum": ["a" * 1000]}}}
+    shared = {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}, "top_k": 7}
+    requests = [{"prompt": "one"}, {"prompt": "two", "temperature": 0.25}]
+    client.post("/batch", json={"model": MODEL, "requests": requests, **shared}).raise_for_status()
+    rows = database.read_now(lambda c: list(c.execute(select(batch_items.c.request)).scalars()))
+    assert max(len(json.dumps(row)) for row in rows) < 200
+    first, second = database.write_now(lambda c: jobs.claim(c, MODEL, 2))
+    assert "a" * 1000 in json.dumps(first.sampling)
+    assert (first.sampling["top_k"], second.sampling) == (7, {**first.sampling, "temperature": 0.25})
+    assert (first.prompt, second.prompt) == ("one", "two")
+
+
 def test_others_do_not_see_it(client: httpx.Client, database: Database) -> None:
     ada, bob = key_of(database, "ada"), key_of(database, "bob")
     batch_id = client.post("/batch", json=BATCH, headers=ada).json()["batch_id"]

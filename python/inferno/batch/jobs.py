@@ -31,10 +31,9 @@ _OPEN = ("queued", "running")
 
 
 class NewItem(msgspec.Struct, frozen=True):
-    """`request` is what the runner needs: `{prompt, sampling}`."""
-
     id: str
-    request: Mapping[str, Any]
+    prompt: str
+    sampling: Mapping[str, Any]
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +53,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
 
 
+#: Columns of a Batch: what its items share may be long and is of no use to others.
+_SUMMARY = [batches.c[name] for name in Batch.__struct_fields__]
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """One item to work on. `attempts` counts this one."""
 
@@ -61,7 +64,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str
     model: str
     position: int
-    request: Mapping[str, Any]
+    prompt: str
+    sampling: Mapping[str, Any]
     attempts: int
     fence: int
 
@@ -114,6 +118,7 @@ def submit(
         return known
     _check_room(connection, user_id, len(items), max_queued)
     batch_id = new_id("batch")
+    shared = _shared([item.sampling for item in items])
     row = {
         "id": batch_id,
         "user_id": user_id,
@@ -125,10 +130,11 @@ def submit(
         "webhook_secret": webhook_secret,
         "idempotency_key": idempotency_key,
         "fingerprint": fingerprint,
+        "shared": shared,
     }
     connection.execute(insert(batches).values(row))
     rows = [
-        {"batch_id": batch_id, "position": i, "item_id": item.id, "request": item.request, "state": "queued"}
+        {"batch_id": batch_id, "position": i, "item_id": item.id, "request": _own(item, shared), "state": "queued"}
         for i, item in enumerate(items)
     ]
     for start in range(0, len(rows), _INSERTED_AT_ONCE):
@@ -136,8 +142,23 @@ def submit(
     return get(connection, batch_id, user_id)
 
 
+def _shared(samplings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all have in common: a schema of 64 KiB is not to be written for each of 10,000."""
+    first = samplings[0]
+    return {
+        name: value
+        for name, value in first.items()
+        if all(name in other and (other[name] is value or other[name] == value) for other in samplings)
+    }
+
+
+def _own(item: NewItem, shared: Mapping[str, Any]) -> dict[str, Any]:
+    own = {name: value for name, value in item.sampling.items() if name not in shared}
+    return {"prompt": item.prompt, "sampling": own}
+
+
 def _by_key(connection: Connection, user_id: str, key: str) -> Batch | None:
-    query = select(batches).where(batches.c.user_id == user_id, batches.c.idempotency_key == key)
+    query = select(*_SUMMARY).where(batches.c.user_id == user_id, batches.c.idempotency_key == key)
     row = connection.execute(query).first()
     return None if row is None else msgspec.convert(row, Batch, from_attributes=True)
 
@@ -151,7 +172,7 @@ def _check_room(connection: Connection, user_id: str, more: int, most: int) -> N
 
 def get(connection: Connection, batch_id: str, user_id: str | None) -> Batch:
     """Raises NotFound, also for somebody else's batch (`user_id` None sees all)."""
-    row = connection.execute(select(batches).where(batches.c.id == batch_id)).first()
+    row = connection.execute(select(*_SUMMARY).where(batches.c.id == batch_id)).first()
     if row is None or user_id not in (None, row.user_id):
         raise errors.NotFound(f"There is no batch '{batch_id}'.")
     return msgspec.convert(row, Batch, from_attributes=True)
@@ -159,7 +180,7 @@ def get(connection: Connection, batch_id: str, user_id: str | None) -> Batch:
 
 def owned(connection: Connection, user_id: str | None, *, limit: int, before: float | None = None) -> list[Batch]:
     """The newest first; `before` is the creation time of the last one seen."""
-    query = select(batches).order_by(batches.c.created.desc()).limit(limit)
+    query = select(*_SUMMARY).order_by(batches.c.created.desc()).limit(limit)
     if user_id is not None:
         query = query.where(batches.c.user_id == user_id)
     if before is not None:
@@ -244,13 +265,13 @@ def claim(connection: Connection, model: str, limit: int, *, suspects: bool = Fa
     which = item.attempts > 0 if suspects else item.attempts == 0
     active = list(
         connection.execute(
-            select(batches.c.id, batches.c.user_id)
+            select(batches.c.id, batches.c.user_id, batches.c.shared)
             .where(batches.c.model == model, batches.c.status == "processing")
             .order_by(batches.c.created)
         )
     )
     claims: list[Claim] = []
-    for i, (batch_id, user_id) in enumerate(active):
+    for i, (batch_id, user_id, shared) in enumerate(active):
         share = -(-(limit - len(claims)) // (len(active) - i))
         query = (
             select(item.position, item.request, item.attempts, item.fence)
@@ -261,7 +282,7 @@ def claim(connection: Connection, model: str, limit: int, *, suspects: bool = Fa
         )
         if rows := connection.execute(query).all():
             _take(connection, batch_id, [row.position for row in rows])
-        claims += (_claimed(model, batch_id, user_id, row._mapping) for row in rows)
+        claims += (_claimed(model, batch_id, user_id, shared or {}, row._mapping) for row in rows)
     return claims
 
 
@@ -278,14 +299,17 @@ def _take(connection: Connection, batch_id: str, positions: Sequence[int]) -> No
     connection.execute(taken.values(changes))
 
 
-def _claimed(model: str, batch_id: str, user_id: str, row: Mapping[Any, Any]) -> Claim:
+def _claimed(
+    model: str, batch_id: str, user_id: str, shared: Mapping[str, Any], row: Mapping[Any, Any]
+) -> Claim:
     """What `_take` has made of the row."""
     return Claim(
         batch_id=batch_id,
         user_id=user_id,
         model=model,
         position=row["position"],
-        request=row["request"],
+        prompt=row["request"]["prompt"],
+        sampling={**shared, **row["request"]["sampling"]},
         attempts=row["attempts"] + 1,
         fence=row["fence"] + 1,
     )

@@ -221,8 +221,8 @@ class BatchRunner:
     async def _generate(self, claim: Claim) -> Result:
         request = Request(
             model=claim.model,
-            prompts=[TextPrompt(claim.request["prompt"])],
-            sampling=dict(claim.request["sampling"]),
+            prompts=[TextPrompt(claim.prompt)],
+            sampling=dict(claim.sampling),
             id=new_id("inf"),
             priority=PRIORITY,
             timeout_s=_ITEM_TIMEOUT_S,

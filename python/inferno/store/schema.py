@@ -112,6 +112,7 @@ batches = Table(
     Column("webhook_secret", String(256)),
     Column("idempotency_key", String(255)),
     Column("fingerprint", String(64), nullable=False),  # SHA-256 of the submitted body
+    Column("shared", JSON),  # sampling that all its items have in common
     Index("ix_batches_owner", "user_id", "created"),
     Index("uq_batches_idempotency", "user_id", "idempotency_key", unique=True),
 )
@@ -122,7 +123,7 @@ batch_items = Table(
     Column("batch_id", ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True),
     Column("position", Integer, primary_key=True),
     Column("item_id", String(128), nullable=False),
-    Column("request", JSON, nullable=False),
+    Column("request", JSON, nullable=False),  # the prompt, and sampling of its own
     Column("state", String(16), nullable=False),  # queued, running, completed, failed, cancelled
     Column("attempts", Integer, nullable=False, default=0),
     # Who works on it: a result is written only by the holder of the token, which every claim counts up.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -32,8 +33,9 @@ def parse(body: Body, max_items: int) -> Submission:
     model = body.text("model")
     rows = body.items("requests", max_items)
     shared = {key: value for key, value in body.fields.items() if key not in _OWN}
-    native.parse(Body({**shared, "prompt": "x"}))  # a bad field that all share is told as the batch's own
-    items = [_item(Body(row, f"requests[{i}]"), shared, f"requests[{i}]", i) for i, row in enumerate(rows)]
+    # A bad field that all share is told as the batch's own.
+    common = native.parse(Body({**shared, "prompt": "x"})).sampling
+    items = [_item(Body(row, f"requests[{i}]"), shared, common, f"requests[{i}]", i) for i, row in enumerate(rows)]
     _refuse_duplicates(items)
     return Submission(
         model=model,
@@ -44,7 +46,7 @@ def parse(body: Body, max_items: int) -> Submission:
     )
 
 
-def _item(row: Body, shared: dict[str, Any], path: str, index: int) -> NewItem:
+def _item(row: Body, shared: dict[str, Any], common: Mapping[str, Any], path: str, index: int) -> NewItem:
     if row.has("model") and row.raw("model") != shared["model"]:
         row.refuse("model", "the batch's")
     item_id = row.text("id", f"item_{index}")
@@ -56,7 +58,12 @@ def _item(row: Body, shared: dict[str, Any], path: str, index: int) -> NewItem:
         raise errors.InvalidRequest(f"{path}.{error.message}", field=f"{path}.{error.field}") from None
     (prompt,) = request.prompts
     assert isinstance(prompt, TextPrompt)
-    return NewItem(item_id, {"prompt": prompt.text, "sampling": request.sampling})
+    # One copy of what is equal: thousands of items may share a long schema.
+    sampling = {
+        name: common[name] if name in common and common[name] == value else value
+        for name, value in request.sampling.items()
+    }
+    return NewItem(item_id, prompt.text, sampling)
 
 
 def _refuse_duplicates(items: list[NewItem]) -> None:
