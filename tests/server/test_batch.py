@@ -255,6 +255,15 @@ def test_results_come_in_the_order_of_submission(on_server: httpx.Client) -> Non
     assert isinstance(first["processing_time_ms"], int)
 
 
+def test_nobody_waits_for_its_requests(on_server: httpx.Client) -> None:
+    """What they took is not among the latencies of those that somebody waits for."""
+    until_ended(on_server, on_server.post("/batch", json=BATCH).json()["batch_id"])
+    lines = on_server.get("/metrics").text.splitlines()
+    assert f'inferno_inference_requests_total{{model="{MODEL}"}} 2.0' in lines
+    for name in ("inference_duration", "time_to_first_token", "inter_token_latency"):
+        assert f"inferno_{name}_seconds_count 0.0" in lines
+
+
 @pytest.mark.acceptance("J2", "J3")
 def test_a_request_that_fails_is_a_result(serve: Callable[..., Live], engine: FakeEngine) -> None:
     engine.refusal = errors.ContextLengthExceeded("The prompt is too long.", prompt_tokens=500, context_size=128)

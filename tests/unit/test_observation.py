@@ -23,8 +23,8 @@ class Observer:
         self.metrics = Metrics()
         self.traces = Traces(TraceSettings(**{"capacity": 9, "sample_ratio": 1.0, "otlp_endpoint": "", **settings}))
 
-    def observe(self, request: Request = REQUEST) -> Observation:
-        return Observation(self.metrics, self.traces, request, ORIGIN)
+    def observe(self, request: Request = REQUEST, origin: Origin = ORIGIN) -> Observation:
+        return Observation(self.metrics, self.traces, request, origin)
 
     def span(self) -> dict[str, Any]:
         (span,) = self.traces.newest(10)
@@ -61,14 +61,17 @@ def test_how_it_can_fail(error: BaseException, code: str) -> None:
     assert observer.value("inferno_inference_duration_seconds_count") == 0
 
 
-def test_how_it_can_succeed() -> None:
+@pytest.mark.parametrize("awaited", [True, False])
+def test_how_it_can_succeed(awaited: bool) -> None:
     observer = Observer()
-    with observer.observe() as observed:
+    with observer.observe(origin=Origin(user_id="ann", request_id="req_1", awaited=awaited)) as observed:
         observed.admitted()
         observed.sequence(Timings(1, 2, 3), Usage(4, 5, 6), "length")
         observed.usage(Usage(4, 5, 6))
     assert observer.span()["status"] == "ok"
-    assert observer.value("inferno_inference_duration_seconds_count") == 1
+    for name in ("inference_duration", "time_to_first_token", "inter_token_latency"):
+        assert observer.value(f"inferno_{name}_seconds_count") == int(awaited)
+    assert observer.value("inferno_inference_requests_total", model="m") == 1
     assert observer.value("inferno_tokens_total", model="m", kind="completion") == 5
 
 

@@ -80,7 +80,7 @@ def build_services(settings: Settings, registry: Registry, pool: ModelPool, data
         database,
         pool,
         observe=lambda request, user_id: Observation(
-            metrics, traces, request, Origin(user_id=user_id, request_id=request.id)
+            metrics, traces, request, Origin(user_id=user_id, request_id=request.id, awaited=False)
         ),
         salt_of=authenticator.salt_of,
         on_ended=batch_ended(settings.webhook.secret),

@@ -49,12 +49,13 @@ class Metrics:
         )
         self._models: set[str] = set()
 
-    def count_inference(self, label: str, seconds: float, code: str | None) -> None:
-        """One that has ended, with an error code unless it succeeded. `label` is its model's."""
-        if code is None:
-            self._duration.observe(seconds)
-        else:
+    def count_inference(self, label: str, seconds: float | None, code: str | None) -> None:
+        """One that has ended, with an error code unless it succeeded. `label` is its model's; `seconds` None leaves it out
+        of the durations."""
+        if code is not None:
             self._failures.labels(label, code).inc()
+        elif seconds is not None:
+            self._duration.observe(seconds)
         self._requests.labels(label).inc()
 
     def label(self, model: str) -> str:

@@ -33,7 +33,8 @@ _MAX_REASONS = 16
 
 
 class Observation:
-    """A context around one inference, whatever becomes of it. Only one that succeeds counts in the duration.
+    """A context around one inference, whatever becomes of it. Only one that succeeds counts in the duration, and only one
+    that somebody waits for in that and in the latencies: items of a batch wait for all others.
 
     Holds counts, names and times; never a prompt, a text or a key.
     """
@@ -58,7 +59,7 @@ class Observation:
         elapsed_ns = time.perf_counter_ns() - self._began
         code = None if error is None else _code(error)
         model = self._metrics.label(self._request.model)
-        self._metrics.count_inference(model, elapsed_ns / 1e9, code)
+        self._metrics.count_inference(model, elapsed_ns / 1e9 if self._origin.awaited else None, code)
         times = (self._began_ns, self._began_ns + elapsed_ns)
         self._traces.record(f"inference.{model}", self._origin, times, self._attributes(model), code)
 
@@ -73,7 +74,8 @@ class Observation:
 
     def sequence(self, timings: Timings, usage: Usage, reason: FinishReason) -> None:
         """One of the texts is complete."""
-        self._metrics.observe_latencies(timings, usage.completion_tokens)
+        if self._origin.awaited:
+            self._metrics.observe_latencies(timings, usage.completion_tokens)
         self._timings = self._timings or timings
         if len(self._reasons) < _MAX_REASONS:
             self._reasons.append(reason)
