@@ -75,16 +75,20 @@ def test_quantize_refuses(inferno: Inferno, models: Path, arguments: tuple[str, 
     assert [path.name for path in models.glob("*.gguf")] == ["tiny.gguf"]
 
 
-def test_quantize_can_be_interrupted(tmp_path: Path, smollm2: Path) -> None:
-    """Ctrl-C while it computes: 130, and nothing is left."""
+@pytest.mark.parametrize(("stop", "code"), [("ctrl-c", 130), ("terminate", 143)])
+def test_quantize_can_be_interrupted(tmp_path: Path, smollm2: Path, stop: str, code: int) -> None:
+    """While it computes: nothing is left."""
     target = tmp_path / "out.gguf"
     environ = {k: v for k, v in os.environ.items() if not k.startswith("INFERNO_")}
     environ |= {"INFERNO_DATA_DIR": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
     arguments = ("models", "quantize", str(smollm2), "IQ4_NL", str(target), "--allow-requantize", "--threads", "1")
     with Terminal(*arguments, env=environ) as terminal:
         terminal.until(r"[1-9]\d*/272")
-        terminal.press("\x03")
-        assert terminal.ended() == 130
+        if stop == "ctrl-c":
+            terminal.press("\x03")
+        else:
+            terminal.process.terminate()
+        assert terminal.ended() == code
     assert list(tmp_path.iterdir()) == []
 
 

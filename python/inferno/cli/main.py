@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+from typing import NoReturn
 
 import click
 from rich.markup import escape
@@ -79,10 +81,17 @@ def _say(problem: str) -> None:
     output.err.print(f"[bold red]error:[/] {escape(output.plain(problem))}", highlight=False, soft_wrap=True)
 
 
+def _terminated(*_: object) -> NoReturn:
+    """Temporary files and child processes are cleaned up, and a terminal is left as it was, which the signal alone would
+    not do. A server has its own way."""
+    sys.exit(128 + signal.SIGTERM)
+
+
 def main() -> None:
     """Run the command line; errors become one line on stderr and an exit code."""
     for name, value in openmp.ENVIRONMENT.items():  # before the engine is loaded, which reads it
         os.environ.setdefault(name, value)
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:

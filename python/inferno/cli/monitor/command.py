@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import click
 import msgspec
@@ -144,7 +143,6 @@ def _watch(found: Iterator[Reading], url: str) -> None:
     """Until `q` or Ctrl-C. A thread asks, so that a server that is slow to answer holds up no key."""
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     threading.Thread(target=_ask, args=(found, events.put), daemon=True).start()
-    signal.signal(signal.SIGTERM, _terminated)
     with (
         contextlib.suppress(KeyboardInterrupt),
         keys(events.put),
@@ -159,11 +157,6 @@ def _ask(found: Iterator[Reading], tell: Callable[[Event], None]) -> None:
             tell(reading)
     except Exception as error:
         tell(error)
-
-
-def _terminated(*_: object) -> NoReturn:
-    """Leaves the terminal as it was, which the signal alone would not."""
-    sys.exit(128 + signal.SIGTERM)
 
 
 def _show(events: queue.SimpleQueue[Event], draw: Callable[[Reading], None]) -> None:
