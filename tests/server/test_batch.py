@@ -146,7 +146,6 @@ def test_a_key_makes_it_safe_to_ask_again(client: httpx.Client) -> None:
     assert len(client.get("/batch").json()["batches"]) == 1
 
 
-@pytest.mark.acceptance("J4")
 def test_what_its_requests_share_is_kept_once(client: httpx.Client, database: Database) -> None:
     schema = {"type": "object", "properties": {"x": {"enum": ["a" * 1000]}}}
     shared = {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}, "top_k": 7}
@@ -160,6 +159,7 @@ def test_what_its_requests_share_is_kept_once(client: httpx.Client, database: Da
     assert (first.prompt, second.prompt) == ("one", "two")
 
 
+@pytest.mark.acceptance("J4")
 def test_others_do_not_see_it(client: httpx.Client, database: Database) -> None:
     ada, bob = key_of(database, "ada"), key_of(database, "bob")
     batch_id = client.post("/batch", json=BATCH, headers=ada).json()["batch_id"]

@@ -299,9 +299,7 @@ def _take(connection: Connection, batch_id: str, positions: Sequence[int]) -> No
     connection.execute(taken.values(changes))
 
 
-def _claimed(
-    model: str, batch_id: str, user_id: str, shared: Mapping[str, Any], row: Mapping[Any, Any]
-) -> Claim:
+def _claimed(model: str, batch_id: str, user_id: str, shared: Mapping[str, Any], row: Mapping[Any, Any]) -> Claim:
     """What `_take` has made of the row."""
     return Claim(
         batch_id=batch_id,

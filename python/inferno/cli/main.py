@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import signal
 import sys
 from typing import NoReturn
@@ -82,15 +81,14 @@ def _say(problem: str) -> None:
 
 
 def _terminated(*_: object) -> NoReturn:
-    """Temporary files and child processes are cleaned up, and a terminal is left as it was, which the signal alone would
-    not do. A server has its own way."""
+    """Temporary files and child processes are cleaned up and a terminal is left as it was, which the signal alone
+    would not do. A server has its own way."""
     sys.exit(128 + signal.SIGTERM)
 
 
 def main() -> None:
     """Run the command line; errors become one line on stderr and an exit code."""
-    for name, value in openmp.ENVIRONMENT.items():  # before the engine is loaded, which reads it
-        os.environ.setdefault(name, value)
+    openmp.sleep_soon()
     signal.signal(signal.SIGTERM, _terminated)
     try:
         cli(standalone_mode=False)

@@ -50,8 +50,8 @@ class Metrics:
         self._models: set[str] = set()
 
     def count_inference(self, label: str, seconds: float | None, code: str | None) -> None:
-        """One that has ended, with an error code unless it succeeded. `label` is its model's; `seconds` None leaves it out
-        of the durations."""
+        """One that has ended, with an error code unless it succeeded. `label` is its model's; with `seconds` None it
+        is not among the durations."""
         if code is not None:
             self._failures.labels(label, code).inc()
         elif seconds is not None:

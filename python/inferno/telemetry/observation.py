@@ -33,8 +33,8 @@ _MAX_REASONS = 16
 
 
 class Observation:
-    """A context around one inference, whatever becomes of it. Only one that succeeds counts in the duration, and only one
-    that somebody waits for in that and in the latencies: items of a batch wait for all others.
+    """A context around one inference, whatever becomes of it. Durations are of those that succeed, and durations and
+    latencies of those that somebody waits for: items of a batch wait for all others.
 
     Holds counts, names and times; never a prompt, a text or a key.
     """
