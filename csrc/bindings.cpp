@@ -22,6 +22,7 @@
 #include "model.h"
 #include "params.h"
 #include "perplexity.h"
+#include "prefix_file.h"
 #include "quantize.h"
 #include "tensor_list.h"
 
@@ -477,13 +478,14 @@ public:
         ProgressReport report(std::move(progress));
         try {
             const py::gil_scoped_release     nogil;
+            prepare_prefix_directory(options);
             const std::shared_ptr<Model>     model = load_model(path, options, report.function());
             std::unique_ptr<Model>           draft = load_draft_model(*model, options);
             info_                                  = model->info();
             context_size_                          = model->context_size();
             memory_                                = model->memory();
             memory_ += draft ? draft->memory() : MemoryEstimate{};
-            engine_                                = std::make_unique<Engine>(model, options, std::move(draft));
+            engine_ = std::make_unique<Engine>(model, options, std::move(draft), open_prefix_file(path, options));
         } catch (const Error &) {
             report.rethrow();
             throw;

@@ -16,6 +16,7 @@ EngineOptions draft_options(const EngineOptions & options) {
     EngineOptions result   = options;
     result.prefix_cache    = false;
     result.prefix_store_mb = 0;
+    result.prefix_store_path.clear();
     result.draft_tokens    = 0;
     result.draft_model.clear();
     return result;

@@ -46,10 +46,11 @@ Timings timings_of(const Sequence & sequence, TimePoint now) {
 
 }  // namespace
 
-Engine::Engine(std::shared_ptr<Model> model, const EngineOptions & options, std::unique_ptr<Model> draft_model)
+Engine::Engine(std::shared_ptr<Model> model, const EngineOptions & options, std::unique_ptr<Model> draft_model,
+               std::unique_ptr<PrefixFile> prefix_file)
     : options_(options), capacity_(static_cast<size_t>(options.queue_size) + static_cast<size_t>(model->parallel())),
       worker_(model.get()), vocabulary_(model->vocabulary()), grammars_(vocabulary_),
-      draft_model_(draft_model ? std::make_unique<DraftModel>(std::move(draft_model)) : nullptr),
+      prefix_file_(std::move(prefix_file)), draft_model_(draft_model ? std::make_unique<DraftModel>(std::move(draft_model)) : nullptr),
       scheduler_(scheduler_options(*model, options, draft_model_.get())), model_(std::move(model)) {
     stats_.parallel        = worker_->parallel();
     stats_.kv_tokens_total = static_cast<int64_t>(worker_->parallel()) * worker_->context_size();
@@ -213,7 +214,9 @@ void Engine::close(double grace_s) {
 void Engine::run() {
     std::string failure;
     try {
+        read_prefixes();
         loop();
+        write_prefixes();
     } catch (const std::exception &) {
         failure = "The engine failed unexpectedly.";
     }
@@ -225,6 +228,24 @@ void Engine::run() {
     const std::lock_guard<std::mutex> lock(mutex_);
     thread_ended_ = true;
     ended_.notify_all();
+}
+
+// A model whose rows cannot be moved has a store that is off.
+void Engine::read_prefixes() {
+    if (prefix_file_ && scheduler_.kept_prefixes().on()) {
+        prefix_file_->load(scheduler_.kept_prefixes());
+    }
+}
+
+void Engine::write_prefixes() {
+    if (!prefix_file_ || !scheduler_.kept_prefixes().on()) {
+        return;
+    }
+    Batch batch;
+    batch.edits = scheduler_.keep_prefixes();
+    if (worker_->decode(batch) == DecodeStatus::ok) {
+        prefix_file_->save(scheduler_.kept_prefixes());
+    }
 }
 
 void Engine::loop() {

@@ -22,6 +22,7 @@
 #include "event.h"
 #include "grammar.h"
 #include "model.h"
+#include "prefix_file.h"
 #include "scheduler.h"
 #include "sequence.h"
 
@@ -62,8 +63,10 @@ struct EngineStats {
 
 class Engine {
 public:
-    // Takes the model, and one that guesses for it (load_draft_model()) or null, and starts the thread.
-    Engine(std::shared_ptr<Model> model, const EngineOptions & options, std::unique_ptr<Model> draft_model = nullptr);
+    // Takes the model, one that guesses for it (load_draft_model()) or null, and where prefixes are kept between runs
+    // (open_prefix_file()) or null, and starts the thread.
+    Engine(std::shared_ptr<Model> model, const EngineOptions & options, std::unique_ptr<Model> draft_model = nullptr,
+           std::unique_ptr<PrefixFile> prefix_file = nullptr);
     // Cancels what runs, waits for the thread, frees the model.
     ~Engine();
     Engine(const Engine &)             = delete;
@@ -113,6 +116,8 @@ private:
 
     // Engine thread.
     void run();
+    void read_prefixes();
+    void write_prefixes();
     void loop();
     bool take_commands();  // false when there is nothing left to do, for good
     bool idle() const;
@@ -146,6 +151,7 @@ private:
     Model * const       worker_;  // the model; alive while the thread runs
     const Vocabulary &  vocabulary_;
     Grammars            grammars_;
+    const std::unique_ptr<PrefixFile> prefix_file_;  // may be null
     const std::unique_ptr<DraftModel> draft_model_;  // may be null; engine thread only
 
     // Engine thread only.

@@ -70,6 +70,7 @@ struct EngineOptions {
     int32_t step_budget_ms  = 80;
     bool    prefix_cache    = true;
     int32_t prefix_store_mb = 256;
+    std::string prefix_store_path;
     int32_t draft_tokens    = 8;
     std::string draft_model;
     bool    cpu_kernels     = true;
@@ -178,6 +179,10 @@ inline constexpr auto kEngineFields = std::make_tuple(
           "Keep texts in the KV cache so that a prompt that begins like one computes only the rest."},
     Field{"prefix_store_mb", &EngineOptions::prefix_store_mb, 0, 1048576,
           "Megabytes of host memory for beginnings of texts that have lost their place in the KV cache; 0 keeps none."},
+    Field{"prefix_store_path", &EngineOptions::prefix_store_path, 0, 0,
+          "Directory for a file that keeps these beginnings between runs, written when a model is unloaded; it holds what "
+          "was asked, so only its owner may read it. Empty keeps none.",
+          false, 0, 4096},
     Field{"draft_tokens", &EngineOptions::draft_tokens, 0, kMaxDraft,
           "Most tokens guessed from what a text has said before and computed with its next one, where that is the "
           "faster way; 0 guesses none. What is generated stays the same."},

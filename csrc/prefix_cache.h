@@ -64,6 +64,10 @@ public:
     // The same when nobody knows what is in the slots, and in blocks that were to be filled.
     std::vector<CacheEdit> forget_idle();
 
+    // What was kept when an engine ended, and what is kept now. REQUIRES of a change: nothing has been in a slot yet.
+    PrefixStore &       store() { return store_; }
+    const PrefixStore & store() const { return store_; }
+
     bool    busy(Slot slot) const { return busy_.test(index(slot)); }
     bool    has_free_slot() const { return idle().any(); }
     int64_t  cached_tokens() const;  // held by idle slots

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <tuple>
 
 namespace inferno {
 
@@ -127,6 +128,55 @@ bool PrefixStore::make_room() {
     blocks_.erase(
         std::find_if(range.first, range.second, [&](const auto & entry) { return entry.second.get() == block; }));
     return true;
+}
+
+size_t PrefixStore::depth(const Block * block) {
+    size_t result = 0;
+    for (; block->before != nullptr; block = block->before) {
+        ++result;
+    }
+    return result;
+}
+
+std::vector<PrefixStore::Kept> PrefixStore::contents() const {
+    std::vector<std::pair<size_t, const Block *>> found;  // with their depths
+    for (const auto & entry : blocks_) {
+        found.emplace_back(depth(entry.second.get()), entry.second.get());
+    }
+    // A block is used whenever one that follows it is.
+    std::sort(found.begin(), found.end(), [](const auto & a, const auto & b) {
+        return std::tuple(b.second->last_use, a.first, a.second->hash) < std::tuple(a.second->last_use, b.first, b.second->hash);
+    });
+    std::vector<Kept>                          result;
+    std::unordered_map<const Block *, int64_t> numbers{{nullptr, -1}};
+    for (const auto & [its_depth, block] : found) {
+        const auto before = numbers.find(block->before);
+        if (before != numbers.end() && block->rows->size == block_bytes_) {
+            numbers.emplace(block, static_cast<int64_t>(result.size()));
+            result.push_back({before->second, block->salt, block->tokens, block->rows});
+        }
+    }
+    return result;
+}
+
+size_t PrefixStore::put_back(const std::vector<Kept> & blocks) {
+    std::vector<Block *> made;
+    for (const Kept & kept : blocks) {
+        if (made.size() == capacity_) {
+            break;
+        }
+        Block * before = kept.before < 0 ? nullptr : made.at(static_cast<size_t>(kept.before));
+        made.push_back(insert(before, kept.tokens.data(), kept.salt));
+        made.back()->rows = kept.rows;
+    }
+    tick_ = made.size();
+    for (size_t i = 0; i < made.size(); ++i) {
+        made[i]->last_use = tick_ - i;
+        if (made[i]->n_after == 0) {
+            ends_.emplace(made[i]->last_use, made[i]);
+        }
+    }
+    return made.size();
 }
 
 void PrefixStore::clear() {

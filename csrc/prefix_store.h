@@ -40,8 +40,23 @@ public:
     // Takes in what is missing of the whole blocks of tokens[0, n), as far as there is room.
     Missing add(const std::vector<Token> & tokens, Position n, uint64_t salt);
 
+    // A block as it is kept elsewhere; `before` is the number of the block it follows in a list of them, -1 for none.
+    struct Kept {
+        int64_t                     before;
+        uint64_t                    salt;
+        std::vector<Token>          tokens;
+        std::shared_ptr<SavedState> rows;
+    };
+    // All that have rows, the latest used first, none before the one it follows.
+    std::vector<Kept> contents() const;
+    // Takes such a list in as far as there is room; returns how many. REQUIRES: nothing is there; each has rows of
+    // block_bytes().
+    size_t put_back(const std::vector<Kept> & blocks);
+
     void   clear();
     bool   on() const { return capacity_ > 0; }
+    size_t block_bytes() const { return block_bytes_; }
+    size_t capacity() const { return capacity_; }  // blocks
     size_t bytes() const { return blocks_.size() * block_bytes_; }
 
 private:
@@ -54,6 +69,7 @@ private:
 
     Block * find(const Block * before, const Token * tokens, uint64_t salt) const;
     Block * insert(Block * before, const Token * tokens, uint64_t salt);
+    static size_t depth(const Block * block);
     void    touch(Block * block);
     // False when nothing but what is in use now could go.
     bool    make_room();

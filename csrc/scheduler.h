@@ -86,6 +86,11 @@ public:
     // The step failed with its slots in an unknown state: all they held is to be computed again.
     void recompute(const Step & step);
 
+    // Before the first sequence: where to put what was kept elsewhere.
+    PrefixStore & kept_prefixes() { return cache_.store(); }
+    // After the last: edits that put what slots hold there.
+    std::vector<CacheEdit> keep_prefixes() { return cache_.evict_idle(); }
+
     const std::vector<Sequence *> & running() const { return running_; }
     size_t n_waiting() const { return queue_.size() + n_followers_; }
     int64_t cached_tokens() const { return cache_.cached_tokens(); }

@@ -54,6 +54,12 @@ GgufHeader read_header(const std::string & path) {
     return header;
 }
 
+std::vector<std::string> list_parts(const std::string & path, const GgufHeader & header) {
+    std::vector<std::string> result = other_parts(path, n_parts(header.keys.get()));
+    result.insert(result.begin(), path);
+    return result;
+}
+
 std::vector<TensorInfo> list_tensors(const std::string & path, const GgufHeader & header) {
     std::vector<TensorInfo> result;
     append(header, result);

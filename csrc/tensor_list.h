@@ -33,6 +33,9 @@ struct TensorInfo {
 // Throws Error(invalid_request) for what is no GGUF file.
 GgufHeader read_header(const std::string & path);
 
+// The files of a model whose (first) file `path` is.
+std::vector<std::string> list_parts(const std::string & path, const GgufHeader & header);
+
 // In the order of the file; `header` is that of `path`, of a split model the first part. Throws like read_header() for the
 // other parts.
 std::vector<TensorInfo> list_tensors(const std::string & path, const GgufHeader & header);

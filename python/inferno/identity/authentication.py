@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from collections.abc import Mapping
 from sqlalchemy import Connection
 
 from inferno import errors
-from inferno.identity import api_keys, tokens
+from inferno.identity import api_keys, salts, tokens
 from inferno.identity.callers import PERMISSIONS, ROLES, Caller, Limits, anonymous
 from inferno.identity.users import User, find_user
 from inferno.store.database import Database
@@ -42,7 +41,7 @@ class Authenticator:
         self._database = database
         self._enabled = enabled
         self._fixed = api_keys.digest(fixed_key) if fixed_key else None
-        self._salt_key = secrets.token_bytes(32)
+        self._salt_key = database.write_now(salts.salt_key)
         self._signing = database.write_now(tokens.signing_secrets)
         self._cache: OrderedDict[str, tuple[float, Caller | None]] = OrderedDict()
         self._used: dict[str, float] = {}
@@ -77,7 +76,7 @@ class Authenticator:
 
     def salt_of(self, user_id: str) -> int:
         """Cached prompts are shared within a user. Nobody outside can compute the salt."""
-        return int.from_bytes(hmac.digest(self._salt_key, user_id.encode(), "sha256")[:8], "big")
+        return salts.salt(self._salt_key, user_id)
 
     # ---- looking up ----
 

@@ -67,7 +67,7 @@ revoked_tokens = Table(
     Column("expires", Float, nullable=False, index=True),
 )
 
-#: What the server signs with, newest first in use.
+#: What the server signs with, newest first in use, and derives the salts of cached prompts from.
 secrets = Table(
     "secrets",
     metadata,
