@@ -8,6 +8,7 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <filesystem>
 #include <sstream>
 #include <string>
 #include <type_traits>
@@ -94,6 +95,16 @@ std::string read_string(const std::string & field, py::handle value) {
         refuse(field, "valid Unicode text");
     }
     return std::string(utf8, static_cast<size_t>(size));
+}
+
+// Text, or what stands for a path in Python (os.PathLike).
+std::filesystem::path read_path(const std::string & field, py::handle value) {
+    const auto text = py::reinterpret_steal<py::object>(PyOS_FSPath(value.ptr()));
+    if (!text) {
+        PyErr_Clear();
+        refuse(field, "a path");
+    }
+    return read_string(field, text);
 }
 
 // The text of a JSON object, which may be given as text or as a dict.
@@ -185,6 +196,8 @@ void read_field(const Field<Owner, T> & row, py::handle value, Owner & out) {
         out.*row.member = static_cast<float>(read_number(name, value));
     } else if constexpr (std::is_same_v<T, std::string>) {
         out.*row.member = read_string(name, value);
+    } else if constexpr (std::is_same_v<T, std::filesystem::path>) {
+        out.*row.member = read_path(name, value);
     } else if constexpr (std::is_same_v<T, JsonText>) {
         out.*row.member = {read_json(name, value)};
     } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
@@ -251,6 +264,8 @@ py::object to_python(const T & value) {
         return result;
     } else if constexpr (std::is_same_v<T, JsonText>) {
         return value.text.empty() ? py::object(py::none()) : py::cast(value.text);
+    } else if constexpr (std::is_same_v<T, std::filesystem::path>) {
+        return py::cast(value.string());
     } else {
         return py::cast(value);
     }
@@ -268,6 +283,8 @@ const char * type_name() {
         return "string";
     } else if constexpr (std::is_same_v<T, JsonText>) {
         return "json";
+    } else if constexpr (std::is_same_v<T, std::filesystem::path>) {
+        return "path";
     } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
         return "strings";
     } else if constexpr (std::is_same_v<T, std::vector<Token>>) {

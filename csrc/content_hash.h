@@ -1,5 +1,5 @@
-// XXH64 with seed 0, of bytes that come in pieces (xxHash fast digest algorithm, format specification 0.2.0): finds what has
-// changed, and is not made against those who want two contents to look alike.
+// XXH64 with seed 0 (xxHash fast digest algorithm, format specification 0.2.0), of bytes that come in pieces: finds what
+// has changed, and is not made against those who want two contents to look alike.
 #pragma once
 
 #include <array>

@@ -171,7 +171,7 @@ std::unique_ptr<Model> load_draft_model(const Model & model, const EngineOptions
     wanted.parallel      = model.parallel();
     std::unique_ptr<Model> result;
     try {
-        result = load_model(options.draft_model, wanted, {});
+        result = load_model(options.draft_model.string(), wanted, {});
     } catch (const Error & error) {
         refuse(error.what());
     }
@@ -193,7 +193,7 @@ MemoryEstimate estimate_draft_memory(const EngineOptions & options) {
         return {};
     }
     try {
-        return estimate_memory(options.draft_model, draft_options(options));
+        return estimate_memory(options.draft_model.string(), draft_options(options));
     } catch (const Error & error) {
         refuse(error.what());
     }

@@ -50,7 +50,8 @@ Engine::Engine(std::shared_ptr<Model> model, const EngineOptions & options, std:
                std::unique_ptr<PrefixFile> prefix_file)
     : options_(options), capacity_(static_cast<size_t>(options.queue_size) + static_cast<size_t>(model->parallel())),
       worker_(model.get()), vocabulary_(model->vocabulary()), grammars_(vocabulary_),
-      prefix_file_(std::move(prefix_file)), draft_model_(draft_model ? std::make_unique<DraftModel>(std::move(draft_model)) : nullptr),
+      prefix_file_(std::move(prefix_file)),
+      draft_model_(draft_model ? std::make_unique<DraftModel>(std::move(draft_model)) : nullptr),
       scheduler_(scheduler_options(*model, options, draft_model_.get())), model_(std::move(model)) {
     stats_.parallel        = worker_->parallel();
     stats_.kv_tokens_total = static_cast<int64_t>(worker_->parallel()) * worker_->context_size();

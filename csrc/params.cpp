@@ -86,6 +86,11 @@ void check(const std::string & field, const JsonText & value, const Row & row) {
 }
 
 template <class Row>
+void check(const std::string & field, const std::filesystem::path & value, const Row & row) {
+    check(field, value.string(), row);
+}
+
+template <class Row>
 void check(const std::string & field, const LogitBias & value, const Row & row) {
     check_number(field, static_cast<double>(value.bias), row);
 }

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <limits>
 #include <optional>
 #include <string>
@@ -70,9 +71,9 @@ struct EngineOptions {
     int32_t step_budget_ms  = 80;
     bool    prefix_cache    = true;
     int32_t prefix_store_mb = 256;
-    std::string prefix_store_path;
+    std::filesystem::path prefix_store_path;
     int32_t draft_tokens    = 8;
-    std::string draft_model;
+    std::filesystem::path draft_model;
     bool    cpu_kernels     = true;
     std::string load_mode   = "read";
 };

@@ -21,7 +21,7 @@ namespace inferno {
 
 namespace {
 
-// Changes with the layout of the file and with what rows are computed by.
+// Changes with the layout of the file, and with our kernels' arithmetic between versions.
 constexpr uint64_t kMagic = 0x3130'4652'504e'4649U;
 
 struct Head {
@@ -109,8 +109,8 @@ std::vector<PrefixStore::Kept> read_blocks(std::FILE * file, uint64_t identity, 
     std::vector<PrefixStore::Kept> result;
     SavedState                     beyond;  // rows that there is no room for
     for (uint64_t i = 0; i < head.n_blocks; ++i) {
-        BlockHead block{};
-        auto      rows = std::make_shared<SavedState>();
+        BlockHead    block{};
+        auto         rows   = std::make_shared<SavedState>();
         SavedState & target = i < most ? *rows : beyond;
         if (!reader.take(&block, sizeof block) || block.before < -1 || block.before >= static_cast<int64_t>(i)) {
             return {};
@@ -147,12 +147,14 @@ uint64_t identity_of(const std::string & model_path, const EngineOptions & optio
     for (const std::string & part : list_parts(model_path, read_header(model_path))) {
         add_file(hash, part);
     }
-    add_text(hash, cpu_code());
-    for (const std::string & text : {options.cache_type_k, options.cache_type_v, options.flash_attention, options.device,
-                                     options.split_mode, options.tensor_split}) {
+    for (const std::string & text : {std::string(INFERNO_MADE_BY), cpu_code(), options.cache_type_k, options.cache_type_v,
+                                     options.flash_attention, options.device, options.split_mode,
+                                     options.tensor_split}) {
         add_text(hash, text);
     }
-    for (const int32_t number : {options.gpu_layers, options.main_gpu, int32_t{options.kv_offload}, int32_t{options.cpu_kernels}}) {
+    // Some models choose the factors of their positions by the context.
+    for (const int32_t number : {options.context_size, options.gpu_layers, options.main_gpu,
+                                 int32_t{options.kv_offload}, int32_t{options.cpu_kernels}}) {
         hash.add(&number, sizeof number);
     }
     return hash.value();
@@ -182,7 +184,8 @@ bool PrefixFile::save(const PrefixStore & store) const {
         return true;
     }
     const std::string temporary  = path_ + ".new";
-    const int         descriptor = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+    const int         descriptor =
+        ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
     if (descriptor < 0) {
         LLAMA_LOG_WARN("%s: %s could not be written\n", __func__, path_.c_str());
         return false;
@@ -230,7 +233,7 @@ void prepare_prefix_directory(const EngineOptions & options) {
 std::unique_ptr<PrefixFile> open_prefix_file(const std::string & model_path, const EngineOptions & options) {
     return options.prefix_store_path.empty()
                ? nullptr
-               : std::make_unique<PrefixFile>(options.prefix_store_path, identity_of(model_path, options));
+               : std::make_unique<PrefixFile>(options.prefix_store_path.string(), identity_of(model_path, options));
 }
 
 }  // namespace inferno

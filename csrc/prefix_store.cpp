@@ -145,7 +145,8 @@ std::vector<PrefixStore::Kept> PrefixStore::contents() const {
     }
     // A block is used whenever one that follows it is.
     std::sort(found.begin(), found.end(), [](const auto & a, const auto & b) {
-        return std::tuple(b.second->last_use, a.first, a.second->hash) < std::tuple(a.second->last_use, b.first, b.second->hash);
+        return std::tuple(b.second->last_use, a.first, a.second->hash) <
+               std::tuple(a.second->last_use, b.first, b.second->hash);
     });
     std::vector<Kept>                          result;
     std::unordered_map<const Block *, int64_t> numbers{{nullptr, -1}};

@@ -8,9 +8,9 @@ from typing import Any, TypedDict
 cpu_code: str
 
 class FieldRow(TypedDict):
-    """One knob: `type` is integer, number, boolean, string, strings, integers or token_biases; `min`/`max` bound
-    the value or a list's items; `max_items` a list; `max_length` a string's UTF-8 bytes. 0 means no such bound, and
-    no `choices` that any string may be."""
+    """One knob: `type` is integer, number, boolean, string, path, strings, integers, token_biases or json;
+    `min`/`max` bound the value or a list's items; `max_items` a list; `max_length` a string's UTF-8 bytes. 0 means no
+    such bound, and no `choices` that any string may be."""
 
     name: str
     type: str

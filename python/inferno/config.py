@@ -441,14 +441,14 @@ SETTINGS: tuple[Setting, ...] = (
 
 def engine_settings() -> tuple[Setting, ...]:
     """The engine's own table, as rows of section `engine`."""
-    kinds = {"integer": int, "number": float, "boolean": bool, "string": str}
+    kinds = {"integer": int, "number": float, "boolean": bool, "string": str, "path": Path}
     return tuple(
         Setting(
             key=f"engine.{row['name']}",
             kind=kinds[row["type"]],
             default=row["default"],
-            min=None if row["type"] == "string" else row["min"],
-            max=None if row["type"] == "string" else row["max"],
+            min=None if row["type"] in ("string", "path") else row["min"],
+            max=None if row["type"] in ("string", "path") else row["max"],
             choices=tuple(row["choices"]),
             help=row["help"],
         )

@@ -183,7 +183,7 @@ TEST(options_that_would_keep_nothing_are_refused) {
     EngineOptions   options;
     prepare_prefix_directory(options);
     CHECK(open_prefix_file("unread", options) == nullptr);
-    options.prefix_store_path = directory.path + "/new/one";
+    options.prefix_store_path = std::filesystem::path(directory.path) / "new" / "one";
     prepare_prefix_directory(options);
     CHECK(std::filesystem::is_directory(options.prefix_store_path));
     options.prefix_store_mb = 0;

@@ -62,7 +62,9 @@ async def test_a_worker_keeps_what_tenants_asked_apart(smollm2: Path, tmp_path: 
     assert [await cached(salt) for salt in (1, 2, 1, 2)] == [0, 0, 256, 256]
 
 
-@pytest.mark.parametrize("options", [{"prefix_store_mb": 0}, {"prefix_cache": False}, {"prefix_store_path": "/proc/no"}])
+@pytest.mark.parametrize(
+    "options", [{"prefix_store_mb": 0}, {"prefix_cache": False}, {"prefix_store_path": "/proc/none"}]
+)
 def test_where_nothing_can_be_kept(smollm2: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(errors.InvalidRequest) as caught:
         LLM(smollm2, **{"prefix_store_path": str(tmp_path), **options})

@@ -49,7 +49,7 @@ def test_what_is_copied_is_guessed(plain_and_guessing: tuple[LLM, LLM]) -> None:
 
 def test_a_draft_model_changes_no_text(plain_and_guessing: tuple[LLM, LLM], smollm2: Path) -> None:
     plain, _ = plain_and_guessing
-    with LLM(smollm2, context_size=256, parallel=3, draft_model=str(smollm2)) as drafted:
+    with LLM(smollm2, context_size=256, parallel=3, draft_model=smollm2) as drafted:
         for sampling in SAMPLINGS[:2]:
             assert texts(drafted, sampling) == texts(plain, sampling)
         assert drafted.stats().accepted_tokens_total > 0

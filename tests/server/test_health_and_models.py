@@ -126,6 +126,8 @@ def test_load_passes_options_on(client: httpx.Client, services: Services) -> Non
         {"split_mode": "half"},
         {"cache_type_k": "q9_9"},
         {"main_gpu": 1},
+        {"draft_model": "/srv/other.gguf"},
+        {"prefix_store_path": "/srv"},
     ],
 )
 def test_load_options_out_of_range(client: httpx.Client, body: dict[str, Any]) -> None:

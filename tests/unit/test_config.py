@@ -157,6 +157,13 @@ def test_secrets_are_not_shown(home: dict[str, str]) -> None:
     assert ("auth.api_key", "********", "environment") in settings.explain()
 
 
+def test_paths_of_the_engine_may_begin_at_home(home: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    settings = _load(home, INFERNO_ENGINE_PREFIX_STORE_PATH="~/prefixes")
+    assert settings.engine["prefix_store_path"] == Path("/home/ada/prefixes")
+    assert _core.validate_engine_options(settings.engine)["prefix_store_path"] == "/home/ada/prefixes"
+
+
 def test_a_named_file_must_exist(home: dict[str, str], tmp_path: Path) -> None:
     config.load_settings(None, None, home)
     for arguments in ((tmp_path / "absent.toml", home), (None, {**home, "INFERNO_CONFIG": "~/absent.toml"})):

@@ -14,8 +14,8 @@ _PURPOSE = "cache_salt"
 
 
 def salt_key(connection: Connection) -> bytes:
-    """Of this database: prompts that outlive the server are found again. Makes it when there is none (needs a transaction
-    that may write)."""
+    """Of this database: prompts that outlive the server are found again. Makes it when there is none (needs a
+    transaction that may write)."""
     table = schema.secrets
     query = select(table.c.value).where(table.c.purpose == _PURPOSE).order_by(table.c.created, table.c.id).limit(1)
     if (known := connection.execute(query).scalar()) is not None:

@@ -139,7 +139,7 @@ def _embedding() -> Schema:
 
 
 def _load_options() -> Schema:
-    rows = {row["name"]: field_schema(row, None) for row in _core.engine_fields()}
+    rows = {row["name"]: field_schema(row, None) for row in _core.engine_fields() if row["type"] != "path"}
     return _nullable({"type": "object", "properties": rows})
 
 

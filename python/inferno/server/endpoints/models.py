@@ -13,6 +13,8 @@ from inferno.server.body import Body
 from inferno.server.call import Answer, Call
 
 LOAD_OPTIONS = frozenset(row["name"] for row in _core.engine_fields())
+#: Who may load a model is not yet who may have the server read and write where they like.
+_OPERATORS = [row["name"] for row in _core.engine_fields() if row["type"] == "path"]
 
 
 async def list_models(call: Call) -> Answer:
@@ -38,7 +40,7 @@ def _model(entry: ModelEntry, status: Status | None) -> dict[str, Any]:
 async def load_model(call: Call) -> Answer:
     """Options are those of the engine's table; the body may be `{}`, null or absent."""
     value = await call.json()
-    options = _core.validate_engine_options(Body({} if value is None else value).only(LOAD_OPTIONS))
+    options = _load_options(Body({} if value is None else value))
     async with audited(call, "model.load", call.path_params["model_id"]):
         report = await call.services.pool.load(call.path_params["model_id"], options)
     return Answer(
@@ -49,6 +51,13 @@ async def load_model(call: Call) -> Answer:
             "load_time_ms": report.load_time_ms,
         }
     )
+
+
+def _load_options(body: Body) -> dict[str, Any]:
+    for name in _OPERATORS:
+        if body.has(name):
+            body.refuse(name, "set in the server's configuration: it is a path")
+    return _core.validate_engine_options(body.only(LOAD_OPTIONS))
 
 
 async def unload_model(call: Call) -> Answer:
