@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -49,3 +50,17 @@ def test_prompts_are_shared_within_a_user_and_no_further(server: Server) -> None
     assert cached(server, grace, "/inference", BODY) == 0
     assert cached(server, grace, "/v1/completions", BODY) > 64
     assert cached_by_websocket(server, grace) > 64
+
+
+def test_a_user_finds_prompts_again_after_a_restart(tmp_path: Path, smollm2: Path) -> None:
+    def run(*users: str) -> list[int]:
+        options = ("--context-size", "1024", "--prefix-store-path", str(tmp_path / "prefixes"))
+        server = Server(tmp_path, "--alias", f"{MODEL}={smollm2}", "--model", MODEL, *options)
+        try:
+            keys = [key_of(server, user) for user in users]
+            return [cached(server, key, "/inference", BODY) for key in keys]
+        finally:
+            assert server.stop() == 0
+
+    assert run("ada") == [0]
+    assert run("grace", "ada") == [0, 64]  # a whole block
