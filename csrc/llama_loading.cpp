@@ -12,6 +12,7 @@
 #include "backends.h"
 #include "devices.h"
 #include "error.h"
+#include "host_buffers.h"
 #include "kernels/weights_buffer.h"
 #include "processors.h"
 #include "software_devices.h"
@@ -106,6 +107,7 @@ void start_llama() {
         llama_log_set(log_line, nullptr);
         show_software_devices();
         kernels::register_weights_buffer_type(load_backends());
+        leave_zeros_to_the_system();
         llama_backend_init();
     });
 }

@@ -22,7 +22,7 @@ LAYERS = (
     {"importance_matrix", "placement", "prefix_file"},
     {"tensor_list"},
     {"llama_loading", "load_mode", "devices", "vocabulary", "kv_state", "prefix_index", "prefix_store"},
-    {"backends", "software_devices", "processors", "content_hash"},
+    {"backends", "software_devices", "processors", "content_hash", "host_buffers"},
     {"sequence"},
     {"sampler", "candidates", "text_stream", "channel", "drafter", "prompt_lookup", "speculation"},
     {"batch"},
@@ -34,7 +34,7 @@ KERNELS = "kernels"
 INTERFACES = {"model", "sampler"}
 MAY_KNOW_LLAMA = {
     *("model", "model_info", "placement", "devices", "perplexity", "quantize", "tensor_list", "importance_matrix"),
-    *("kv_state", "llama_loading", "load_mode", "vocabulary", "chat", "backends", "prefix_file"),
+    *("kv_state", "llama_loading", "load_mode", "vocabulary", "chat", "backends", "host_buffers", "prefix_file"),
 }
 LLAMA = re.compile(r"(llama|ggml|gguf)[\w-]*\.h$|^common/")
 

@@ -14,7 +14,6 @@ from inferno import errors
 from inferno.cli import options, output
 from inferno.config import Settings
 from inferno.models.catalogue import DEFAULT_MODEL
-from inferno.models.pull import pull
 from inferno.models.registry import Registry
 from inferno.server.run import serve as run_server
 from inferno.telemetry import logs
@@ -115,6 +114,8 @@ def _aliases(pairs: tuple[str, ...]) -> dict[str, str]:
 
 def _with_default_model(settings: Settings, given: dict[str, Any]) -> Settings:
     if DEFAULT_MODEL not in Registry(settings.models.dir, settings.models.aliases).ids():
+        from inferno.models.pull import pull  # brings an HTTP client, which a server has no use for
+
         output.err.print(f"Downloading {DEFAULT_MODEL} ...")
         bar, progress = output.download_progress(DEFAULT_MODEL)
         with bar:

@@ -10,30 +10,19 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import msgspec
 
 from inferno.engine import embedding
+from inferno.engine.core import OpenCore, open_core
 from inferno.engine.generation import Collector, EmbeddingJob, Generation, SequenceStream
 from inferno.engine.protocol import EngineState
 from inferno.engine.streams import Streams, or_cancel
 from inferno.engine.submission import Submitter
 from inferno.request import EmbeddingRequest, Embeddings, EngineStats, Event, ModelInfo, Placement, Request, Result
 
-if TYPE_CHECKING:
-    from inferno._core import Engine as Core
-
-OpenCore: TypeAlias = "Callable[[str, dict[str, Any], Callable[[float], bool] | None], Core]"
-
 _EVENTS: Any = list[Event]
-
-
-def open_core(path: str, options: dict[str, Any], progress: Callable[[float], bool] | None) -> Core:
-    """The C++ engine, imported when first needed: what only talks to workers never pays for it."""
-    from inferno import _core
-
-    return _core.Engine(path, options, progress)
 
 
 class LocalEngine:

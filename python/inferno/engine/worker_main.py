@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from inferno.engine import frames
-from inferno.engine.local import OpenCore, open_core
+from inferno.engine.core import OpenCore, open_core
 from inferno.engine.submission import Submitter
 from inferno.request import EngineStats, ModelInfo, Placement
 

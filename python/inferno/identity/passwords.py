@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
+from argon2.low_level import ARGON2_VERSION
 
 from inferno import errors
 
@@ -17,8 +18,11 @@ ADVISED_LENGTH = 8
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
 #: At most two at a time, off the event loop: each takes 19 MiB and some 30 ms of a core.
 _WORKERS = ThreadPoolExecutor(2, "password")
-#: Compared with when there is no such user, so that both take the same time.
-_NOBODY = _HASHER.hash("nobody has this password")
+#: Compared with when there is no such user, so that both take the same time. No password has this hash.
+_NOBODY = (
+    f"$argon2id$v={ARGON2_VERSION}$m={_HASHER.memory_cost},t={_HASHER.time_cost},p={_HASHER.parallelism}"
+    f"${'A' * 22}${'A' * 43}"
+)
 
 
 def hash_password(password: str) -> str:

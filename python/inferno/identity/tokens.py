@@ -3,6 +3,9 @@
 One algorithm, HS256, with a secret of 256 random bits that the database keeps. The header's `kid` is looked up among
 our own secrets and nowhere else; headers that would bring keys along are refused. A refresh token is valid once: when
 one is used again, somebody has copied it, and the whole session ends.
+
+PyJWT is imported when the first token is made or read: it loads `cryptography` where that is installed, 8 MiB that
+HS256 has no use for.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import jwt
 import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
@@ -98,11 +100,15 @@ def issue(user: User, session_id: str, keys: Mapping[str, bytes], ttl_s: float) 
         "sid": session_id,
         "ver": user.version,
     }
+    import jwt
+
     return jwt.encode(claims, secret, ALGORITHM, headers={"kid": kid}), expires_at
 
 
 def verify(token: str, keys: Mapping[str, bytes]) -> Claims:
     """The claims of a token of ours that has not expired. Raises AuthenticationFailed, always in the same words."""
+    import jwt
+
     if len(token) > _MAX_BYTES:
         raise _invalid()
     try:

@@ -6,24 +6,30 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, insert, inspect, select
 
 from inferno import errors
+from inferno.store import schema
 
 SCRIPTS = Path(__file__).parent / "migrations"
 #: The number of the lock in PostgreSQL: "inferno" as bytes, which no other program will think of.
 _MIGRATING = 0x69_6E_66_65_72_6E_6F
+#: Alembic's own table, with one row: the revision that the database is at.
+_REVISION = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 
 
 def migrate(engine: Engine) -> None:
-    """Run the migrations that are missing, each in a transaction of its own: a process killed in between goes on at the
-    next start. Raises ServiceUnavailable for a database made by a newer version."""
+    """Make the tables of an empty database as they are now, or run the migrations that are missing, each in a
+    transaction of its own: a process killed in between goes on at the next start. Raises ServiceUnavailable for a
+    database made by a newer version."""
     with engine.connect() as connection, _alone(connection):
-        current = _revision(connection)
+        is_empty = not inspect(connection).has_table(_REVISION.name)
+        current = None if is_empty else connection.execute(select(_REVISION)).scalar()
         connection.rollback()
-        if current == newest():
-            return  # as nearly always, and Alembic, which takes 10 MiB, is not needed
-        _upgrade(connection, current)
+        if is_empty:
+            _create(connection)
+        elif current != newest():  # Alembic, which takes 10 MiB, is needed for nothing else
+            _upgrade(connection, current)
 
 
 @contextlib.contextmanager
@@ -46,11 +52,11 @@ def newest() -> str:
     return max(script.name.partition("_")[0] for script in (SCRIPTS / "versions").glob("[0-9]*.py"))
 
 
-def _revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    return revision
+def _create(connection: Connection) -> None:
+    with connection.execution_options(writes=True).begin():
+        schema.metadata.create_all(connection, checkfirst=False)
+        _REVISION.create(connection)
+        connection.execute(insert(_REVISION).values(version_num=newest()))
 
 
 def _upgrade(connection: Connection, current: str | None) -> None:
