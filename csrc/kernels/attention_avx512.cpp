@@ -283,8 +283,10 @@ private:
     template <int R>
     Scores<R> one_lane(const float * q, const float * keys, int64_t lane) const {
         Scores<R> sum = {};
+#pragma GCC unroll 4
         for (int64_t i = lane; i < size_; i += kLanes) {
-            const __m512 cells[2] = {load(keys + i * kCells), load(keys + i * kCells + kLanes)};
+            __m512 cells[2] = {load(keys + i * kCells), load(keys + i * kCells + kLanes)};
+            asm("" : "+v"(cells[0]), "+v"(cells[1]));  // in registers: else each product loads them again
             for (int64_t r = 0; r < R; ++r) {
                 const __m512 factor = _mm512_set1_ps(q[r * size_ + i]);
                 for (int j = 0; j < 2; ++j) {

@@ -2,6 +2,7 @@
 #include "attention.h"
 #include "float_kinds.h"
 #include "gelu.h"
+#include "rms_norm.h"
 
 namespace inferno::kernels {
 
@@ -28,6 +29,10 @@ GeluKernel gelu_kernel() {
     return has_avx512() ? gelu_avx512 : nullptr;
 }
 
+RmsNormKernel rms_norm_kernel() {
+    return has_avx512() ? rms_norm_avx512 : nullptr;
+}
+
 #else
 
 const AttentionKernel * attention_kernel() {
@@ -35,6 +40,10 @@ const AttentionKernel * attention_kernel() {
 }
 
 GeluKernel gelu_kernel() {
+    return nullptr;
+}
+
+RmsNormKernel rms_norm_kernel() {
     return nullptr;
 }
 

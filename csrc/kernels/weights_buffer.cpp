@@ -15,6 +15,7 @@
 #include "cpu_backend.h"
 #include "gelu.h"
 #include "matmul.h"
+#include "rms_norm.h"
 
 namespace inferno::kernels {
 
@@ -334,10 +335,17 @@ void use_kernels(bool use) {
     in_use.store(use, std::memory_order_relaxed);
 }
 
+void register_rms_norm() {
+    cpu_backend->set_rms_norm([](const ggml_compute_params * params, const ggml_tensor * norm, ggml_tensor * product) {
+        return in_use.load(std::memory_order_relaxed) && compute_rms_norm(params, norm, product);
+    });
+}
+
 void register_weights_buffer_type(const InfernoCpuInternals & cpu) {
     cpu_backend = &cpu;
     if (weights_buffer_type() != nullptr) {
         cpu.add_extra_buffer_type(weights_buffer_type());
+        register_rms_norm();
     }
 }
 

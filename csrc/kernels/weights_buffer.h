@@ -14,8 +14,12 @@ ggml_backend_buffer_type_t weights_buffer_type();
 // before the first model is loaded and once all backends are known. `cpu` is what our operations compute with; it stays.
 void register_weights_buffer_type(const InfernoCpuInternals & cpu);
 
-// Whether weights that are loaded from now on are packed, and attention and GELU computed by us. On at first. Weights that
-// are packed already go on being computed by us. Any thread.
+// Has ggml ask us for RMS normalizations, a part of the above: ggml computes them together with the product that follows,
+// and asks no buffer type.
+void register_rms_norm();
+
+// Whether weights that are loaded from now on are packed, and attention, GELU and RMS normalization computed by us. On at
+// first. Weights that are packed already go on being computed by us. Any thread.
 void use_kernels(bool use);
 
 // Whether the memory of weights that are packed from now on is locked; where it cannot be, the load fails. Off at first.
