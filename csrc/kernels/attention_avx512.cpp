@@ -16,6 +16,7 @@ namespace {
 constexpr int64_t kLanes         = 16;
 constexpr int64_t kCells         = 64;  // cells of a block
 constexpr int     kRows          = 6;   // rows that a product keeps in registers: 6 x 4 sums
+constexpr int64_t kAhead         = 6;  // query rows
 constexpr float   kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 using Half = uint16_t;
@@ -143,9 +144,8 @@ public:
 private:
     void start() {
         for (int64_t row = 0; row < rows_; ++row) {
-            const auto * source = reinterpret_cast<const float *>(
-                queries_.data + static_cast<size_t>(row / queries_.heads) * queries_.position_stride +
-                static_cast<size_t>(row % queries_.heads) * queries_.head_stride);
+            prefetch(query(row + kAhead), static_cast<size_t>(size_) * sizeof(float));
+            const float * source = query(row);
             for (int64_t i = 0; i < size_; ++i) {
                 q_[row * size_ + i] = source[i] * queries_.scale;
             }
@@ -153,6 +153,12 @@ private:
             result_.sums[row]   = 0;
         }
         std::fill(result_.values, result_.values + rows_ * size_, 0.0f);
+    }
+
+    const float * query(int64_t row) const {
+        return reinterpret_cast<const float *>(queries_.data +
+                                               static_cast<size_t>(row / queries_.heads) * queries_.position_stride +
+                                               static_cast<size_t>(row % queries_.heads) * queries_.head_stride);
     }
 
     static __mmask32 first(int64_t n) {
@@ -171,6 +177,7 @@ private:
         const __m512i hidden = _mm512_set1_epi16(static_cast<int16_t>(0xfc00));  // -infinity
         uint64_t      seen   = 0;
         for (int64_t position = 0; position < queries_.positions; ++position) {
+            prefetch(mask_at(position, cell + kCells), 2 * kCells);
             for (int64_t i = 0; i < n; i += 32) {
                 const __mmask32 some  = first(n - i);
                 const __m512i   masks = _mm512_maskz_loadu_epi16(some, mask_at(position, cell + i));
@@ -188,12 +195,14 @@ private:
         return reinterpret_cast<const Half *>(cells_.values + static_cast<size_t>(cell) * cells_.value_stride);
     }
 
-    // Cells are apart by those of the other heads: what the processor itself would fetch ahead is not what comes next.
-    void prefetch(const Half * coordinates) const {
-        for (int64_t i = 0; i < size_; i += 32) {
-            _mm_prefetch(reinterpret_cast<const char *>(coordinates + i), _MM_HINT_T0);
+    // Rows are apart by those of other heads: what the processor itself would fetch ahead is not what comes next.
+    static void prefetch(const void * row, size_t bytes) {
+        for (size_t i = 0; i < bytes; i += 64) {
+            _mm_prefetch(static_cast<const char *>(row) + i, _MM_HINT_T0);
         }
     }
+
+    void prefetch(const Half * coordinates) const { prefetch(coordinates, static_cast<size_t>(size_) * sizeof(Half)); }
 
     // For few rows, keys are converted as they are needed and lanes added up at the end.
     template <int R = 1>

@@ -101,10 +101,12 @@ private:
         int64_t stream, key_head, position;
     };
 
+    // The last positions first: they see most, and threads end together when the last tiles are short.
     Place place_of(int64_t tile) const {
-        const int64_t heads_done = tile / division_.tiles_of_head;
-        return {heads_done / division_.key_heads, heads_done % division_.key_heads,
-                tile % division_.tiles_of_head * division_.tile_positions};
+        const int64_t n_heads = division_.streams * division_.key_heads;
+        const int64_t head    = tile % n_heads;
+        return {head / division_.key_heads, head % division_.key_heads,
+                (division_.tiles_of_head - 1 - tile / n_heads) * division_.tile_positions};
     }
 
     static const char * at(const ggml_tensor * tensor, int64_t i1, int64_t i2, int64_t i3) {

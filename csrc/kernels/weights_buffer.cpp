@@ -45,6 +45,40 @@ struct Tiling {
     int64_t tiles;
 };
 
+// Panels and tiles to be multiplied with each other, up to the last of each and without it.
+struct Item {
+    int64_t first_panel, last_panel, first_tile, last_tile;
+};
+
+// What threads take from a product, one after another: chunks of panels, and of the last chunks quarters of the tiles, so
+// that threads end together though another program takes time from one of them.
+class Items {
+public:
+    Items(int64_t n_panels, int64_t n_tiles, int64_t n_threads)
+        : n_panels_(n_panels), n_tiles_(n_tiles),
+          chunk_(std::max<int64_t>(1, n_panels / (8 * n_threads) / kPanelsAtOnce) * kPanelsAtOnce),
+          n_chunks_((n_panels + chunk_ - 1) / chunk_), n_parts_(std::min<int64_t>(4, n_tiles)),
+          n_whole_(std::max<int64_t>(0, n_chunks_ - 2 * n_threads)) {}
+
+    int64_t n() const { return n_whole_ + (n_chunks_ - n_whole_) * n_parts_; }
+
+    Item operator[](int64_t i) const {
+        const bool    whole = i < n_whole_;
+        const int64_t chunk = whole ? i : n_whole_ + (i - n_whole_) / n_parts_;
+        const int64_t part  = (i - n_whole_) % n_parts_;
+        return {chunk * chunk_, std::min((chunk + 1) * chunk_, n_panels_), whole ? 0 : n_tiles_ * part / n_parts_,
+                whole ? n_tiles_ : n_tiles_ * (part + 1) / n_parts_};
+    }
+
+private:
+    const int64_t n_panels_;
+    const int64_t n_tiles_;
+    const int64_t chunk_;  // panels
+    const int64_t n_chunks_;
+    const int64_t n_parts_;  // of the tiles, for chunks from n_whole_ on
+    const int64_t n_whole_;
+};
+
 // One MUL_MAT: output = weights x activations, all threads together.
 class Product {
 public:
@@ -63,20 +97,20 @@ public:
         if (alone) {
             tiles += static_cast<size_t>(params_->ith) * tile_bytes(packing_.format, tiling_.rows, columns());
             quantize(tiles, 0, tiling_.tiles);
-            return multiply(tiles, share(n_panels(), params_->ith), share(n_panels(), params_->ith + 1));
+            return multiply(tiles, {share(n_panels(), params_->ith), share(n_panels(), params_->ith + 1), 0, tiling_.tiles});
         }
         if (params_->ith == 0) {
             cpu_backend->chunk_set(params_->threadpool, 0);
         }
         quantize(tiles, share(tiling_.tiles, params_->ith), share(tiling_.tiles, params_->ith + 1));
         cpu_backend->barrier(params_->threadpool);
-        const int64_t chunk = panels_at_once();
+        const Items items(n_panels(), tiling_.tiles, params_->nth);
         for (;;) {
-            const int64_t first = cpu_backend->chunk_add(params_->threadpool, 1) * chunk;
-            if (first >= n_panels()) {
+            const int64_t item = cpu_backend->chunk_add(params_->threadpool, 1);
+            if (item >= items.n()) {
                 break;
             }
-            multiply(tiles, first, std::min(first + chunk, n_panels()));
+            multiply(tiles, items[item]);
         }
     }
 
@@ -84,11 +118,6 @@ private:
     int64_t columns() const { return weights_->ne[0]; }
     int64_t n_panels() const { return (weights_->ne[1] + kPanelRows - 1) / kPanelRows; }
     int64_t share(int64_t n, int64_t thread) const { return n * thread / params_->nth; }
-
-    // Chunks small enough that threads end together though another program takes time from one of them.
-    int64_t panels_at_once() const {
-        return std::max<int64_t>(1, n_panels() / (8 * params_->nth) / kPanelsAtOnce) * kPanelsAtOnce;
-    }
 
     uint8_t * tile_at(uint8_t * tiles, int64_t tile) const {
         return tiles + tile_bytes(packing_.format, tiling_.first_row(tile), columns());
@@ -112,15 +141,16 @@ private:
         }
     }
 
-    // Panels [begin, end) with all tiles, as many tiles at a time as the cache holds.
-    void multiply(uint8_t * tiles, int64_t begin, int64_t end) const {
+    // As many tiles at a time as the cache holds.
+    void multiply(uint8_t * tiles, const Item & item) const {
         const size_t  bytes   = tile_bytes(packing_.format, kMaxTileRows, columns());
         const int64_t at_once = std::max<int64_t>(1, static_cast<int64_t>(kPassBytes / bytes));
-        for (int64_t first = 0; first < tiling_.tiles; first += at_once) {
-            const int64_t last = std::min(first + at_once, tiling_.tiles);
-            for (int64_t panel = begin; panel < end; panel += kPanelsAtOnce) {
+        for (int64_t first = item.first_tile; first < item.last_tile; first += at_once) {
+            const int64_t last = std::min(first + at_once, item.last_tile);
+            for (int64_t panel = item.first_panel; panel < item.last_panel; panel += kPanelsAtOnce) {
+                const int64_t end = std::min(panel + kPanelsAtOnce, item.last_panel);
                 for (int64_t tile = first; tile < last; ++tile) {
-                    multiply(panel, std::min(panel + kPanelsAtOnce, end), tile_at(tiles, tile), tile, tile == first);
+                    multiply(panel, end, tile_at(tiles, tile), tile, tile == first);
                 }
             }
         }
