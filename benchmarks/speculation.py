@@ -1,7 +1,7 @@
 """What guessing tokens from the text gains: one, two and eight texts at once, with `draft_tokens` as it comes and with
 0, in alternating rounds, each in a process of its own.
 
-    python -m benchmarks.speculation [--model FILE] [--rounds N]
+    python -m benchmarks.speculation [--model FILE] [--draft-model FILE] [--rounds N]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.plan import alternating
 from tests.models import generation_model
@@ -32,12 +33,13 @@ TASKS = {
 SAMPLING = {"max_tokens": NEW, "ignore_eos": True, "repeat_penalty": 1.0, "temperature": 0.7, "seed": 7}
 
 
-def child(model: Path, draft_tokens: int) -> None:
+def child(model: Path, draft_tokens: int, draft_model: Path | None) -> None:
     """Prints, by task and number of texts: tokens per second, tokens drafted and accepted, and the texts."""
     from inferno import LLM
 
     results = {}
-    with LLM(model, parallel=max(CLIENTS), context_size=512, draft_tokens=draft_tokens) as llm:
+    options: dict[str, Any] = {"draft_model": draft_model} if draft_model and draft_tokens else {}
+    with LLM(model, parallel=max(CLIENTS), context_size=512, draft_tokens=draft_tokens, **options) as llm:
         llm.generate(list(TASKS.values()), **SAMPLING)
         for task, prompt in TASKS.items():
             for clients in CLIENTS:
@@ -54,8 +56,9 @@ def child(model: Path, draft_tokens: int) -> None:
     print(json.dumps(results))
 
 
-def measured(model: Path, draft_tokens: int) -> dict[str, dict[str, float]]:
+def measured(model: Path, draft_tokens: int, draft_model: Path | None) -> dict[str, dict[str, float]]:
     command = [sys.executable, "-m", "benchmarks.speculation", "--model", str(model), "--child", str(draft_tokens)]
+    command += ["--draft-model", str(draft_model)] if draft_model else []
     environment = {**os.environ, "GOMP_SPINCOUNT": "1000"}  # as a server's workers have it
     done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=True)
     results: dict[str, dict[str, float]] = json.loads(done.stdout)
@@ -65,17 +68,18 @@ def measured(model: Path, draft_tokens: int) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--draft-model", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--draft-tokens", type=int, default=8)
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     model = arguments.model or generation_model()
     if arguments.child is not None:
-        return child(model, arguments.child)
+        return child(model, arguments.child, arguments.draft_model)
     rounds = []
     for number in range(arguments.rounds):
         order = alternating([0, arguments.draft_tokens], number)
-        results = {draft_tokens: measured(model, draft_tokens) for draft_tokens in order}
+        results = {draft_tokens: measured(model, draft_tokens, arguments.draft_model) for draft_tokens in order}
         rounds.append((results[0], results[arguments.draft_tokens]))
     for name in rounds[0][0]:
         plain = statistics.median(off[name]["tok_s"] for off, _ in rounds)

@@ -1,6 +1,5 @@
 #include "json_schema.h"
 
-#include <chrono>
 #include <cmath>
 #include <random>
 
@@ -368,14 +367,14 @@ TEST(hostile_schemas_are_refused_or_compiled_quickly) {
         R"({"pattern":"^(((a{1,2000}){1,2000}){1,2000})$"})",
     };
     for (const std::string & schema : schemas) {
-        const auto began = std::chrono::steady_clock::now();
+        const double began = testing::processor_seconds();
         try {
             follows(json_schema_grammar(schema), "1");
         } catch (const std::exception &) {
         }
-        const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
-        if (took.count() > 1) {
-            testing::fail(__FILE__, __LINE__, schema.substr(0, 60) + " took " + std::to_string(took.count()) + " s");
+        const double took = testing::processor_seconds() - began;
+        if (took > 1) {
+            testing::fail(__FILE__, __LINE__, schema.substr(0, 60) + " took " + std::to_string(took) + " s");
         }
     }
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdio>
+#include <ctime>
 #include <exception>
 #include <functional>
 #include <sstream>
@@ -34,6 +35,11 @@ struct Registration {
 inline void fail(const char * file, int line, const std::string & what) {
     ++failures();
     std::fprintf(stderr, "%s:%d: %s\n", file, line, what.c_str());
+}
+
+// Processor time of this process: against what would take minutes, whatever else the machine does.
+inline double processor_seconds() {
+    return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
 }
 
 template <class A, class B>
