@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_core import MEMORY
@@ -523,3 +524,15 @@ def test_errors_cross_the_border_whole() -> None:
     assert type(back) is errors.ContextLengthExceeded
     assert back.to_dict() == error.to_dict()
     assert frames.Failure.of(KeyError("secret")).exception().to_dict()["message"] == "The engine failed."
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ({}, 5),
+        ({"prefix_store_path": "", "prefix_store_mb": 1000}, 5),
+        ({"prefix_store_path": "/srv", "prefix_store_mb": 1000}, 25),
+    ],
+)
+def test_one_that_writes_its_prefixes_is_given_time(options: dict[str, Any], seconds: float) -> None:
+    assert Patience().to_exit_s(options) == seconds

@@ -42,6 +42,13 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     stall_s: float = 300.0
     #: For each of: exit when asked to, exit upon SIGTERM.
     exit_s: float = 5.0
+    #: Megabytes a second that a slow disk takes of prefixes that are kept between runs.
+    disk_mb_s: float = 50.0
+
+    def to_exit_s(self, options: Mapping[str, Any]) -> float:
+        """What a worker with those engine options is given to exit when asked to."""
+        writes = bool(options.get("prefix_store_path"))
+        return self.exit_s + (options.get("prefix_store_mb") or 0) / self.disk_mb_s * writes
 
 
 class WorkerEngine:
@@ -172,7 +179,7 @@ class WorkerEngine:
             return
         self._state = "closed"
         if self._process is not None:
-            await self._process.close(grace_s, self._patience.exit_s)
+            await self._process.close(grace_s, self._patience.to_exit_s(self._options))
         supervisor.cancel()
         await asyncio.gather(supervisor, return_exceptions=True)
         self._streams.fail_all(ErrorInfo("SERVICE_UNAVAILABLE", "The model has been unloaded."))
