@@ -27,7 +27,7 @@ def asking_for(schema: Any, **more: Any) -> dict[str, Any]:
 def _batch_item(body: Body) -> dict[str, Any]:
     shared = {key: value for key, value in body.fields.items() if key != "prompt"}
     (item,) = batch.parse(Body({**shared, "requests": [{"prompt": "x"}]}), 1).items
-    return dict(item.request["sampling"])
+    return dict(item.sampling)
 
 
 DOORS: dict[str, tuple[Callable[[Body], dict[str, Any]], dict[str, Any]]] = {
