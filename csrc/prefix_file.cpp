@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <llama-impl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -98,6 +99,23 @@ File open_own(const std::string & path) {
     return File(::fdopen(descriptor, "rb"));
 }
 
+// The file that is to take the place of `path`, empty; null where it cannot be made or another engine is writing it.
+File open_new(const std::string & path) {
+    const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+    if (descriptor < 0) {
+        return nullptr;
+    }
+    struct stat opened {}, there {};
+    // Whoever had the lock may have put the file in its place meanwhile: it is not to be written to again.
+    if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0 || ::fstat(descriptor, &opened) != 0 ||
+        ::stat(path.c_str(), &there) != 0 || opened.st_ino != there.st_ino ||
+        ::fchmod(descriptor, S_IRUSR | S_IWUSR) != 0 || ::ftruncate(descriptor, 0) != 0) {
+        ::close(descriptor);
+        return nullptr;
+    }
+    return File(::fdopen(descriptor, "wb"));
+}
+
 // Empty unless all of the file is as it was written.
 std::vector<PrefixStore::Kept> read_blocks(std::FILE * file, uint64_t identity, size_t block_bytes, size_t most) {
     Reader reader(file);
@@ -183,14 +201,12 @@ bool PrefixFile::save(const PrefixStore & store) const {
     if (blocks.empty()) {
         return true;
     }
-    const std::string temporary  = path_ + ".new";
-    const int         descriptor =
-        ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
-    if (descriptor < 0) {
+    const std::string temporary = path_ + ".new";
+    const File        file      = open_new(temporary);
+    if (!file) {
         LLAMA_LOG_WARN("%s: %s could not be written\n", __func__, path_.c_str());
         return false;
     }
-    File       file(::fdopen(descriptor, "wb"));
     Writer     writer(file.get());
     const Head head{kMagic, identity_, store.block_bytes(), blocks.size()};
     writer.add(&head, sizeof head);
@@ -200,8 +216,7 @@ bool PrefixFile::save(const PrefixStore & store) const {
         writer.add(&block, sizeof block);
         writer.add(kept.rows->bytes.get(), kept.rows->size);
     }
-    const bool good = writer.finish();
-    file.reset();
+    const bool      good = writer.finish();
     std::error_code error;
     if (good) {
         std::filesystem::rename(temporary, path_, error);

@@ -1,6 +1,9 @@
 #include "prefix_file.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -174,6 +177,23 @@ TEST(a_file_that_cannot_be_written_leaves_the_one_that_is_there) {
     std::filesystem::create_directory(file.path() + ".new");
     add(store, 1, 5);
     CHECK(!file.save(store));
+    PrefixStore again(100 * kBlockBytes, kTokenBytes);
+    CHECK_EQ(file.load(again), size_t{1});
+}
+
+TEST(two_engines_do_not_write_at_once) {
+    const Directory  directory;
+    const PrefixFile file(directory.path, kIdentity);
+    PrefixStore      store(100 * kBlockBytes, kTokenBytes);
+    add(store, 1, 1);
+    const std::string temporary = file.path() + ".new";
+    write(temporary, "half of another's");
+    const int other = open(temporary.c_str(), O_WRONLY | O_CLOEXEC);
+    CHECK_EQ(flock(other, LOCK_EX), 0);
+    CHECK(!file.save(store));
+    CHECK_EQ(read(temporary), std::string("half of another's"));
+    close(other);  // it has died
+    CHECK(file.save(store));
     PrefixStore again(100 * kBlockBytes, kTokenBytes);
     CHECK_EQ(file.load(again), size_t{1});
 }
