@@ -265,13 +265,13 @@ def claim(connection: Connection, model: str, limit: int, *, suspects: bool = Fa
     which = item.attempts > 0 if suspects else item.attempts == 0
     active = list(
         connection.execute(
-            select(batches.c.id, batches.c.user_id, batches.c.shared)
+            select(batches.c.id, batches.c.user_id)
             .where(batches.c.model == model, batches.c.status == "processing")
             .order_by(batches.c.created)
         )
     )
     claims: list[Claim] = []
-    for i, (batch_id, user_id, shared) in enumerate(active):
+    for i, (batch_id, user_id) in enumerate(active):
         share = -(-(limit - len(claims)) // (len(active) - i))
         query = (
             select(item.position, item.request, item.attempts, item.fence)
@@ -282,7 +282,8 @@ def claim(connection: Connection, model: str, limit: int, *, suspects: bool = Fa
         )
         if rows := connection.execute(query).all():
             _take(connection, batch_id, [row.position for row in rows])
-        claims += (_claimed(model, batch_id, user_id, shared or {}, row._mapping) for row in rows)
+            shared = connection.execute(select(batches.c.shared).where(batches.c.id == batch_id)).scalar_one() or {}
+            claims += [_claimed(model, batch_id, user_id, shared, row._mapping) for row in rows]
     return claims
 
 

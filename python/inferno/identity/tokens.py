@@ -20,6 +20,7 @@ import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
 from inferno import errors
+from inferno.identity import kept_secrets
 from inferno.identity.api_keys import digest
 from inferno.identity.users import User, find_user
 from inferno.request import new_id
@@ -61,25 +62,13 @@ def looks_like_token(credential: str) -> bool:
 def signing_secrets(connection: Connection) -> dict[str, bytes]:
     """Id -> secret, the one to sign with first. Makes the first one when there is none (needs a transaction that may
     write then)."""
-    table = schema.secrets
-    query = select(table).where(table.c.purpose == _PURPOSE, table.c.retired.is_(None)).order_by(table.c.created.desc())
-    found = {row.id: bytes.fromhex(row.value) for row in connection.execute(query)}
-    return found or _new_secret(connection)
+    return kept_secrets.valid(connection, _PURPOSE)
 
 
 def rotate_secret(connection: Connection) -> None:
     """Ends every token there is."""
-    table = schema.secrets
-    connection.execute(update(table).where(table.c.purpose == _PURPOSE).values(retired=time.time()))
     connection.execute(update(schema.sessions).values(revoked=time.time()))
-    _new_secret(connection)
-
-
-def _new_secret(connection: Connection) -> dict[str, bytes]:
-    secret_id, value = secrets.token_hex(8), secrets.token_bytes(32)
-    row = {"id": secret_id, "purpose": _PURPOSE, "value": value.hex(), "created": time.time()}
-    connection.execute(insert(schema.secrets).values(row))
-    return {secret_id: value}
+    kept_secrets.replace(connection, _PURPOSE)
 
 
 # ---- access tokens ----
@@ -87,6 +76,8 @@ def _new_secret(connection: Connection) -> dict[str, bytes]:
 
 def issue(user: User, session_id: str, keys: Mapping[str, bytes], ttl_s: float) -> tuple[str, int]:
     """A token for `user`, and when it expires."""
+    import jwt
+
     now = int(time.time())
     expires_at = now + int(ttl_s)
     kid, secret = next(iter(keys.items()))
@@ -100,8 +91,6 @@ def issue(user: User, session_id: str, keys: Mapping[str, bytes], ttl_s: float) 
         "sid": session_id,
         "ver": user.version,
     }
-    import jwt
-
     return jwt.encode(claims, secret, ALGORITHM, headers={"kid": kid}), expires_at
 
 
