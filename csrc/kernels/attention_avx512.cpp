@@ -8,6 +8,7 @@
 #include "attention.h"
 #include "float_kinds.h"
 #include "exp_avx512.h"
+#include "lanes_avx512.h"
 
 namespace inferno::kernels {
 
@@ -369,7 +370,7 @@ private:
     }
 
     // The lanes of a block's j-th register that are among the first n cells.
-    static __mmask16 lanes(int64_t n, int64_t j) { return static_cast<__mmask16>(first(n - j * kLanes)); }
+    static __mmask16 lanes(int64_t n, int64_t j) { return first_lanes(n - j * kLanes); }
 
     __m512 mask_of(int64_t position, int64_t cell, int64_t j, __mmask16 some) const {
         if (cells_.mask == nullptr) {

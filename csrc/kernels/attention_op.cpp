@@ -9,6 +9,7 @@
 
 #include "attention.h"
 #include "cpu_backend.h"
+#include "tensor_row.h"
 
 namespace inferno::kernels {
 
@@ -109,14 +110,9 @@ private:
                 (division_.tiles_of_head - 1 - tile / n_heads) * division_.tile_positions};
     }
 
-    static const char * at(const ggml_tensor * tensor, int64_t i1, int64_t i2, int64_t i3) {
-        return static_cast<const char *>(tensor->data) + static_cast<size_t>(i1) * tensor->nb[1] +
-               static_cast<size_t>(i2) * tensor->nb[2] + static_cast<size_t>(i3) * tensor->nb[3];
-    }
-
     Queries queries_of(const Place & place) const {
         const ggml_tensor * q = op_->src[0];
-        return {at(q, place.position, place.key_head * division_.heads, place.stream),
+        return {row_of(q, place.position, place.key_head * division_.heads, place.stream),
                 q->nb[1],
                 q->nb[2],
                 std::min(division_.tile_positions, division_.positions - place.position),
@@ -131,11 +127,11 @@ private:
         const ggml_tensor * m = op_->src[3];
         const int64_t stream  = place.stream / (division_.streams / k->ne[3]);
         const int64_t begin   = piece * kPieceCells;
-        return {at(k, 0, place.key_head, stream),
-                at(v, 0, place.key_head, stream),
+        return {row_of(k, 0, place.key_head, stream),
+                row_of(v, 0, place.key_head, stream),
                 k->nb[1],
                 v->nb[1],
-                m == nullptr ? nullptr : at(m, place.position, 0, place.stream % m->ne[3]),
+                m == nullptr ? nullptr : row_of(m, place.position, 0, place.stream % m->ne[3]),
                 m == nullptr ? 0 : m->nb[1],
                 begin,
                 std::min(begin + kPieceCells, division_.cells)};
@@ -205,7 +201,7 @@ private:
         for (int64_t row = 0; row < queries.rows(); ++row) {
             const int64_t head     = place.key_head * queries.heads + row % queries.heads;
             const int64_t position = place.position + row / queries.heads;
-            auto *        output   = reinterpret_cast<float *>(const_cast<char *>(at(op_, head, position, place.stream)));
+            auto *        output   = reinterpret_cast<float *>(row_of(op_, head, position, place.stream));
             const float   scale    = attended.sums[row] == 0 ? 0 : 1 / attended.sums[row];
             for (int64_t i = 0; i < queries.head_size; ++i) {
                 output[i] = attended.values[row * queries.head_size + i] * scale;

@@ -1,6 +1,7 @@
 // GELU with AVX-512.
 #include "float_kinds.h"
 #include "exp_avx512.h"
+#include "lanes_avx512.h"
 
 namespace inferno::kernels {
 
@@ -23,7 +24,7 @@ __m512 gelu(__m512 x) {
 
 void gelu_avx512(const float * x, float * y, int64_t n) {
     for (int64_t i = 0; i < n; i += 16) {
-        const auto some = static_cast<__mmask16>(n - i >= 16 ? 0xffff : (1 << (n - i)) - 1);
+        const __mmask16 some = first_lanes(n - i);
         _mm512_mask_storeu_ps(y + i, some, gelu(_mm512_maskz_loadu_ps(some, x + i)));
     }
 }

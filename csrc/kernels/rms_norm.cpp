@@ -5,15 +5,11 @@
 #include <ggml-cpu-impl.h>
 
 #include "float_kinds.h"
+#include "tensor_row.h"
 
 namespace inferno::kernels {
 
 namespace {
-
-char * row_of(const ggml_tensor * tensor, int64_t i1, int64_t i2, int64_t i3) {
-    return static_cast<char *>(tensor->data) + static_cast<size_t>(i1) * tensor->nb[1] +
-           static_cast<size_t>(i2) * tensor->nb[2] + static_cast<size_t>(i3) * tensor->nb[3];
-}
 
 bool has_float_rows(const ggml_tensor * tensor) {
     return tensor->type == GGML_TYPE_F32 && tensor->nb[0] == sizeof(float);
@@ -34,8 +30,8 @@ bool compute_rms_norm(const ggml_compute_params * params, const ggml_tensor * no
     for (int64_t row = params->ith; row < n_rows; row += params->nth) {
         const int64_t i1 = row % x->ne[1], i2 = row / x->ne[1] % x->ne[2], i3 = row / (x->ne[1] * x->ne[2]);
         const char *  w  = row_of(weights, i1 % weights->ne[1], i2 % weights->ne[2], i3 % weights->ne[3]);
-        rms_norm_kernel()(reinterpret_cast<const float *>(row_of(x, i1, i2, i3)), reinterpret_cast<const float *>(w),
-                          reinterpret_cast<float *>(row_of(product, i1, i2, i3)), x->ne[0], epsilon);
+        rms_norm_kernel()(reinterpret_cast<const float *>(row_of(x, row)), reinterpret_cast<const float *>(w),
+                          reinterpret_cast<float *>(row_of(product, row)), x->ne[0], epsilon);
     }
     return true;
 }

@@ -4,19 +4,16 @@
 #include <cmath>
 
 #include "float_kinds.h"
+#include "lanes_avx512.h"
 
 namespace inferno::kernels {
 
 namespace {
 
-__mmask16 first(int64_t n) {
-    return static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << n) - 1);
-}
-
 double sum_of_squares(const float * x, int64_t n) {
     __m512d sums[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
     for (int64_t i = 0; i < n; i += 16) {
-        const __m512 part   = _mm512_maskz_loadu_ps(first(n - i), x + i);
+        const __m512 part   = _mm512_maskz_loadu_ps(first_lanes(n - i), x + i);
         const __m512 square = _mm512_mul_ps(part, part);
         sums[0] = _mm512_add_pd(sums[0], _mm512_cvtps_pd(_mm512_castps512_ps256(square)));
         sums[1] = _mm512_add_pd(sums[1], _mm512_cvtps_pd(_mm512_extractf32x8_ps(square, 1)));
@@ -30,7 +27,7 @@ void rms_norm_avx512(const float * x, const float * w, float * y, int64_t n, flo
     const auto   mean  = static_cast<float>(sum_of_squares(x, n) / static_cast<double>(n));
     const __m512 scale = _mm512_set1_ps(1.0f / std::sqrt(mean + epsilon));
     for (int64_t i = 0; i < n; i += 16) {
-        const __mmask16 some   = first(n - i);
+        const __mmask16 some   = first_lanes(n - i);
         const __m512    scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(some, x + i), scale);
         _mm512_mask_storeu_ps(y + i, some, _mm512_mul_ps(scaled, _mm512_maskz_loadu_ps(some, w + i)));
     }

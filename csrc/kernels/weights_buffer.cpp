@@ -16,6 +16,7 @@
 #include "gelu.h"
 #include "matmul.h"
 #include "rms_norm.h"
+#include "tensor_row.h"
 
 namespace inferno::kernels {
 
@@ -121,13 +122,6 @@ private:
 
     uint8_t * tile_at(uint8_t * tiles, int64_t tile) const {
         return tiles + tile_bytes(packing_.format, tiling_.first_row(tile), columns());
-    }
-
-    static char * row_of(const ggml_tensor * tensor, int64_t row) {
-        const int64_t i1 = row % tensor->ne[1], i2 = row / tensor->ne[1] % tensor->ne[2],
-                      i3 = row / (tensor->ne[1] * tensor->ne[2]);
-        return static_cast<char *>(tensor->data) + i1 * static_cast<int64_t>(tensor->nb[1]) +
-               i2 * static_cast<int64_t>(tensor->nb[2]) + i3 * static_cast<int64_t>(tensor->nb[3]);
     }
 
     void quantize(uint8_t * tiles, int64_t begin, int64_t end) const {

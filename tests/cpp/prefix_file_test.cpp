@@ -33,6 +33,12 @@ public:
     std::string path;
 };
 
+struct Fixture {
+    const Directory  directory;
+    const PrefixFile file{directory.path, kIdentity};
+    PrefixStore      store{100 * kBlockBytes, kTokenBytes};
+};
+
 std::vector<Token> text(int32_t n_blocks, Token first) {
     std::vector<Token> tokens(static_cast<size_t>(n_blocks) * kBlockTokens);
     std::iota(tokens.begin(), tokens.end(), first);
@@ -63,7 +69,6 @@ void check_rows(PrefixStore & store, int32_t n_blocks, Token first, uint64_t sal
     }
 }
 
-
 std::string read(const std::string & path) {
     std::ifstream file(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
@@ -74,9 +79,8 @@ void write(const std::string & path, const std::string & bytes) {
 }
 
 TEST(what_was_saved_is_there_again) {
-    const Directory  directory;
-    const PrefixFile file(directory.path, kIdentity);
-    PrefixStore      store(100 * kBlockBytes, kTokenBytes);
+    Fixture fixture;
+    auto & [directory, file, store] = fixture;
     add(store, 3, 1);
     add(store, 2, 5, 77);
     CHECK(file.save(store));
@@ -92,9 +96,8 @@ TEST(what_was_saved_is_there_again) {
 }
 
 TEST(a_smaller_store_takes_what_was_used_last) {
-    const Directory  directory;
-    const PrefixFile file(directory.path, kIdentity);
-    PrefixStore      store(100 * kBlockBytes, kTokenBytes);
+    Fixture fixture;
+    auto & [directory, file, store] = fixture;
     add(store, 3, 1);
     add(store, 3, 5);
     PrefixStore again(4 * kBlockBytes, kTokenBytes);
@@ -108,9 +111,8 @@ TEST(a_smaller_store_takes_what_was_used_last) {
 }
 
 TEST(blocks_without_rows_are_not_saved) {
-    const Directory  directory;
-    const PrefixFile file(directory.path, kIdentity);
-    PrefixStore      store(100 * kBlockBytes, kTokenBytes);
+    Fixture fixture;
+    auto & [directory, file, store] = fixture;
     add(store, 3, 1);
     store.fetch(text(2, 1), 2 * kBlockTokens, 0)[1]->allocate(0);  // as if the model had failed
     CHECK(file.save(store));
@@ -119,10 +121,9 @@ TEST(blocks_without_rows_are_not_saved) {
 }
 
 TEST(a_file_that_is_not_what_was_saved_is_left_alone) {
-    const Directory  directory;
-    const PrefixFile file(directory.path, kIdentity);
-    PrefixStore      store(100 * kBlockBytes, kTokenBytes);
-    const auto       loads = [&](const PrefixFile & from) {
+    Fixture fixture;
+    auto & [directory, file, store] = fixture;
+    const auto loads = [&](const PrefixFile & from) {
         PrefixStore again(100 * kBlockBytes, kTokenBytes);
         const size_t n = from.load(again);
         CHECK_EQ(again.bytes(), n * kBlockBytes);
@@ -155,9 +156,8 @@ TEST(a_file_that_is_not_what_was_saved_is_left_alone) {
 }
 
 TEST(only_its_owner_reads_and_writes_it) {
-    const Directory  directory;
-    const PrefixFile file(directory.path, kIdentity);
-    PrefixStore      store(100 * kBlockBytes, kTokenBytes);
+    Fixture fixture;
+    auto & [directory, file, store] = fixture;
     add(store, 1, 1);
     CHECK(file.save(store));
     struct stat about {};
@@ -169,9 +169,8 @@ TEST(only_its_owner_reads_and_writes_it) {
 }
 
 TEST(a_file_that_cannot_be_written_leaves_the_one_that_is_there) {
-    const Directory  directory;
-    const PrefixFile file(directory.path, kIdentity);
-    PrefixStore      store(100 * kBlockBytes, kTokenBytes);
+    Fixture fixture;
+    auto & [directory, file, store] = fixture;
     add(store, 1, 1);
     CHECK(file.save(store));
     std::filesystem::create_directory(file.path() + ".new");
@@ -182,9 +181,8 @@ TEST(a_file_that_cannot_be_written_leaves_the_one_that_is_there) {
 }
 
 TEST(two_engines_do_not_write_at_once) {
-    const Directory  directory;
-    const PrefixFile file(directory.path, kIdentity);
-    PrefixStore      store(100 * kBlockBytes, kTokenBytes);
+    Fixture fixture;
+    auto & [directory, file, store] = fixture;
     add(store, 1, 1);
     const std::string temporary = file.path() + ".new";
     write(temporary, "half of another's");
