@@ -37,8 +37,10 @@ def frames_of(lines: Iterator[str]) -> Iterator[dict[str, object]]:
 def test_the_ready_line_has_a_command_that_works(tmp_path: Path, smollm2: Path) -> None:
     server = Server(tmp_path, "--alias", f"m={smollm2}", "--model", "m", "--context-size", "512", key=None)
     try:
-        answer = subprocess.run(shlex.split(server.curl_line), capture_output=True, text=True, check=True).stdout
-        assert "Paris" in json.loads(answer)["choices"][0]["text"]
+        command = shlex.split(server.curl_line)
+        assert json.loads(command[-1])["temperature"] == 0
+        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert json.loads(answer)["choices"][0]["text"].startswith(" Paris")
         assert (tmp_path / "api-key").stat().st_mode & 0o777 == 0o600
     finally:
         assert server.stop() == 0

@@ -131,6 +131,8 @@ def _announce(settings: Settings, url: str, key: str | None, is_new: bool, model
     # A key that the operator keeps elsewhere is not repeated on a screen.
     shown = "$INFERNO_API_KEY" if settings.auth.api_key else f"$(cat {settings.data_dir / 'api-key'})"
     header = "" if key is None else f' -H "Authorization: Bearer {key if is_new else shown}"'
-    body = json.dumps({"model": model or "MODEL", "prompt": "The capital of France is", "max_tokens": 16})
+    # Greedy, so that what a new user sees first is the model's best guess, and the same each time.
+    asked = {"model": model or "MODEL", "prompt": "The capital of France is", "max_tokens": 16, "temperature": 0}
+    body = json.dumps(asked)
     print(f"Inferno is ready at {url}. Try:", flush=True)
     print(f"curl {url}/inference{header} -H 'Content-Type: application/json' -d '{body}'", flush=True)
