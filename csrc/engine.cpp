@@ -8,7 +8,8 @@ namespace inferno {
 namespace {
 
 // A sequence that took part in this many failed steps is given up, so that it cannot drag others along for ever.
-constexpr int32_t kMaxFailures = 2;
+constexpr int32_t kMaxFailures   = 2;
+constexpr double  kLongestGraceS = 1e9;
 
 double milliseconds(TimePoint from, TimePoint to) {
     return std::chrono::duration<double, std::milli>(to - from).count();
@@ -189,7 +190,16 @@ EngineStats Engine::stats() const {
     if (failed_) {
         throw Error(ErrorCode::inference_failed, "The engine has failed.");
     }
-    return stats_;
+    EngineStats result = stats_;
+    // Those that the engine's thread has not seen yet too: work shows from the moment it is accepted, also while the
+    // step before it hangs.
+    result.waiting = static_cast<int32_t>(accepted_.size()) - result.running;
+    return result;
+}
+
+bool Engine::stopping() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return stop_now_;
 }
 
 void Engine::close(double grace_s) {
@@ -197,7 +207,8 @@ void Engine::close(double grace_s) {
     closing_ = true;
     commands_.notify_one();
     const auto ended = [this] { return thread_ended_; };
-    if (!ended_.wait_for(lock, std::chrono::duration<double>(grace_s), ended)) {
+    // Clocks count nanoseconds in 64 bits: longer ones would overflow.
+    if (!ended_.wait_for(lock, std::chrono::duration<double>(std::min(grace_s, kLongestGraceS)), ended)) {
         stop_now_ = true;
         if (model_) {
             model_->set_abort(true);
@@ -348,6 +359,7 @@ void Engine::step(Frame & frame) {
         for (const Step::Part & part : step.parts) {
             step_requests_.insert(part.sequence->id);
         }
+        stats_.running = static_cast<int32_t>(scheduler_.running().size());
     }
     const TimePoint    start  = Clock::now();
     const DecodeStatus status = worker_->decode(step.batch);
@@ -518,8 +530,11 @@ void Engine::embed(Frame & frame) {
     } catch (const Error & failure) {
         error = failure.what();
     }
+    FinishReason reason = FinishReason::stop;
+    if (!error.empty()) {
+        reason = stopping() ? FinishReason::cancelled : FinishReason::error;  // close() aborts what is computed
+    }
     for (size_t i = 0; i < works.size(); ++i) {
-        const FinishReason reason = error.empty() ? FinishReason::stop : FinishReason::error;
         finish_embedding(works[i], reason, std::move(vectors[i]), frame, error);
     }
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -566,7 +581,6 @@ void Engine::publish(Frame & frame) {
         // Before anybody learns of an end: who has seen one does not find it among the running.
         const std::lock_guard<std::mutex> lock(mutex_);
         stats_.running = static_cast<int32_t>(scheduler_.running().size());
-        stats_.waiting = static_cast<int32_t>(scheduler_.n_waiting() + embeddings_.size());
         stats_.accepted_tokens_total = scheduler_.accepted_tokens();
         for (const Event & event : frame) {
             if (const auto * end = std::get_if<Finish>(&event)) {

@@ -44,7 +44,7 @@ struct EmbeddingSpec {
 
 struct EngineStats {
     int32_t  running                 = 0;
-    int32_t  waiting                 = 0;
+    int32_t  waiting                 = 0;  // accepted, and neither running nor ended
     int32_t  parallel                = 0;
     int64_t  kv_tokens_used          = 0;  // by running and by cached texts
     int64_t  kv_tokens_total         = 0;
@@ -121,6 +121,7 @@ private:
     void loop();
     bool take_commands();  // false when there is nothing left to do, for good
     bool idle() const;
+    bool stopping() const;  // any thread
     void take(std::unique_ptr<Sequence> sequence);
     void take(Embedding && work);
     void watch(RequestId id, const std::optional<TimePoint> & deadline);

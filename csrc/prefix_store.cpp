@@ -18,6 +18,10 @@ uint64_t hash_of(const Token * tokens, uint64_t salt) {
     return hash;
 }
 
+size_t blocks_of(Position n) {
+    return (static_cast<size_t>(n) + kBlockTokens - 1) / kBlockTokens;
+}
+
 }  // namespace
 
 struct PrefixStore::Block {
@@ -76,7 +80,7 @@ PrefixStore::Missing PrefixStore::add(const std::vector<Token> & tokens, Positio
         Block * next = find(block, tokens.data() + at, salt);
         if (next != nullptr) {
             result.from = at + kBlockTokens;
-        } else if (blocks_.size() < capacity_ || make_room()) {
+        } else if (has_room() || make_room()) {
             next = insert(block, tokens.data() + at, salt);
             result.blocks.push_back(next->rows);
         } else {
@@ -128,6 +132,23 @@ bool PrefixStore::make_room() {
     blocks_.erase(
         std::find_if(range.first, range.second, [&](const auto & entry) { return entry.second.get() == block; }));
     return true;
+}
+
+bool PrefixStore::set_aside(Position n) {
+    const size_t wanted = blocks_of(n);
+    if (wanted + n_aside_ > capacity_) {
+        return false;
+    }
+    ++tick_;
+    while (blocks_.size() + n_aside_ + wanted > capacity_) {
+        make_room();
+    }
+    n_aside_ += wanted;
+    return true;
+}
+
+void PrefixStore::give_back(Position n) {
+    n_aside_ -= blocks_of(n);
 }
 
 size_t PrefixStore::depth(const Block * block) {

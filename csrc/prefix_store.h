@@ -53,11 +53,15 @@ public:
     // block_bytes().
     size_t put_back(const std::vector<Kept> & blocks);
 
+    // Sets room for `n` tokens aside, which count as if they were here, or returns false: there is not so much.
+    bool set_aside(Position n);
+    void give_back(Position n);
+
     void   clear();
     bool   on() const { return capacity_ > 0; }
     size_t block_bytes() const { return block_bytes_; }
     size_t capacity() const { return capacity_; }  // blocks
-    size_t bytes() const { return blocks_.size() * block_bytes_; }
+    size_t bytes() const { return (blocks_.size() + n_aside_) * block_bytes_; }
 
 private:
     struct Block;
@@ -73,13 +77,15 @@ private:
     void    touch(Block * block);
     // False when nothing but what is in use now could go.
     bool    make_room();
+    bool    has_room() const { return blocks_.size() + n_aside_ < capacity_; }
 
     const size_t                           block_bytes_;
     const size_t                           capacity_;  // blocks
     Index                                  blocks_;
     std::set<std::pair<uint64_t, Block *>> ends_;  // by last use; no other block follows these
     std::shared_ptr<SavedState>            spare_;  // of a block that went: memory to use again
-    uint64_t                               tick_ = 0;
+    size_t                                 n_aside_ = 0;  // blocks
+    uint64_t                               tick_    = 0;
 };
 
 }  // namespace inferno

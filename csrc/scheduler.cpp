@@ -82,6 +82,7 @@ void Scheduler::remove(Sequence * sequence) {
         short_of_room_ = false;
     } else {
         queue_.erase(sequence);
+        take_state(sequence);
     }
     queue_.leave(*sequence);
 }
@@ -178,7 +179,9 @@ void Scheduler::start(Sequence * sequence, Step & step, TimePoint now) {
     auto & edits   = step.batch.edits;
     edits.insert(edits.end(), placement->edits.begin(), placement->edits.end());
     if (resumes) {
-        edits.push_back({CacheEdit::Kind::restore, placement->slot, 0, -1, {std::exchange(sequence->saved, nullptr)}});
+        edits.push_back({CacheEdit::Kind::restore, placement->slot, 0, -1, {take_state(sequence)}});
+        // Who starts beside it copies what it has, and does not wait for it.
+        cache_.publish(sequence->slot, sequence->tokens, sequence->n_past, sequence->cache_salt);
     } else {
         sequence->n_past = placement->n_cached;
     }
@@ -243,14 +246,31 @@ Sequence * Scheduler::lowest() const {
 }
 
 void Scheduler::preempt(Sequence * sequence, std::vector<CacheEdit> & edits) {
-    if (sequence->n_past > 0) {
+    if (sequence->n_past > 0 && may_save(sequence->n_past)) {
         sequence->saved = std::make_shared<SavedState>();
         edits.push_back({CacheEdit::Kind::save, sequence->slot, 0, -1, {sequence->saved}});
+        ++n_saved_;
+    } else {
+        sequence->n_past = 0;
     }
     cache_.discard(sequence->slot);
     leave_slot(sequence);
     ++preemptions_;
     queue_.push(sequence);
+}
+
+bool Scheduler::may_save(Position n) {
+    return options_.token_bytes > 0 ? cache_.store().set_aside(n) : n_saved_ < static_cast<size_t>(options_.parallel);
+}
+
+std::shared_ptr<SavedState> Scheduler::take_state(Sequence * sequence) {
+    if (sequence->saved != nullptr) {
+        --n_saved_;
+        if (options_.token_bytes > 0) {
+            cache_.store().give_back(sequence->n_past);
+        }
+    }
+    return std::exchange(sequence->saved, nullptr);
 }
 
 int32_t Scheduler::n_urgent(const Sequence * sequence) const {
@@ -444,6 +464,7 @@ void Scheduler::recompute(const Step & step) {
         }
     }
     pending_edits_     = cache_.forget_idle();
+    short_of_room_     = false;
     const auto running = running_;
     for (Sequence * sequence : running) {
         if (touched.test(static_cast<size_t>(sequence->slot))) {

@@ -7,7 +7,8 @@
 //
 // Waiting sequences start by priority, then by what has been computed for their tenant. Of the first few of a tenant the
 // one with least to do starts, in the same sense: what others have computed counts as done. One of higher priority
-// takes the slot of the newest running one of lower priority, whose KV state is saved and restored later.
+// takes the slot of the newest running one of lower priority, whose KV state is saved and restored later, or computed
+// again when there is no room for it: as much memory as prefixes without a slot may have is for both.
 //
 // While nobody's prompt is computed, sequences may have guesses of what follows computed with their next row
 // (speculation.h).
@@ -20,6 +21,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <set>
 #include <utility>
 #include <vector>
@@ -53,8 +55,8 @@ struct SchedulerOptions {
     double  step_budget_ms;
     bool    prefix_cache;
     bool    can_trim;
-    size_t  store_bytes = 0;  // for prefixes that have lost their slot
-    size_t  token_bytes = 0;  // of those
+    size_t  store_bytes = 0;  // for prefixes that have lost their slot, and states of preempted sequences
+    size_t  token_bytes = 0;  // of those; 0: unknown
     int32_t max_outputs  = 0;  // rows of a step that may have logits
     int32_t draft_tokens = 0;  // of a sequence in a step, at most
     Drafter * drafter = nullptr;  // asked where nothing can be looked up; may be null
@@ -112,6 +114,9 @@ private:
     void    start(Sequence * sequence, Step & step, TimePoint now);
     void    leave_slot(Sequence * sequence);
     void    preempt(Sequence * sequence, std::vector<CacheEdit> & edits);
+    // Whether there is room for a state of `n` tokens. States of unknown size are at most as many as there are slots.
+    bool    may_save(Position n);
+    std::shared_ptr<SavedState> take_state(Sequence * sequence);  // null when it has none
     // The running sequence to give up: lowest priority, then newest.
     Sequence * lowest() const;
     bool    follow(Sequence * sequence);
@@ -136,6 +141,7 @@ private:
     std::vector<Sequence *>               running_;        // in order of start
     std::map<const Sequence *, Followers> followers_;      // by leader; none is empty
     size_t                                n_followers_   = 0;
+    size_t                                n_saved_       = 0;
     std::vector<CacheEdit>                pending_edits_;  // due before anything else of the next step
     bool                                  short_of_room_ = false;  // start nothing until a running sequence has left
     uint64_t                              preemptions_     = 0;

@@ -1,5 +1,6 @@
 #include "engine.h"
 
+#include <limits>
 #include <map>
 #include <random>
 #include <thread>
@@ -104,6 +105,52 @@ TEST(who_has_seen_the_end_of_a_text_does_not_find_it_running) {
     }
 }
 #endif
+
+TEST(work_shows_before_its_first_step_has_ended) {
+    Fixture fixture(2);
+    fixture.model->close_gate();
+    const RequestId first = fixture.submit("first", greedy(2));
+    fixture.model->wait_for_step();
+    CHECK_EQ(fixture.engine.stats().running, 1);
+    CHECK_EQ(fixture.engine.stats().waiting, 0);
+    const RequestId second = fixture.submit("second", greedy(2));
+    CHECK_EQ(fixture.engine.stats().waiting, 1);
+    fixture.model->open_gate();
+    fixture.wait(first);
+    fixture.wait(second);
+}
+
+TEST(embeddings_show_while_they_are_computed) {
+    Fixture fixture;
+    fixture.model->close_gate();
+    const RequestId id = fixture.engine.submit_embeddings({{{1, 2, 3}, 0, std::nullopt}})[0];
+    fixture.model->wait_for_step();
+    CHECK_EQ(fixture.engine.stats().waiting, 1);
+    fixture.model->open_gate();
+    fixture.wait(id);
+    CHECK_EQ(fixture.engine.stats().waiting, 0);
+}
+
+TEST(an_embedding_that_close_cuts_short_is_cancelled) {
+    Fixture fixture;
+    fixture.model->close_gate();
+    const RequestId id = fixture.engine.submit_embeddings({{{1, 2, 3}, 0, std::nullopt}})[0];
+    fixture.model->wait_for_step();
+    fixture.engine.close(0);
+    CHECK(fixture.wait(id).ends[0].reason == FinishReason::cancelled);
+}
+
+TEST(a_grace_without_end_is_one) {
+    Fixture fixture;
+    fixture.model->close_gate();
+    const RequestId id = fixture.submit("hello", greedy(20));
+    fixture.model->wait_for_step();
+    std::thread closer([&] { fixture.engine.close(std::numeric_limits<double>::infinity()); });
+    fixture.model->step();
+    fixture.model->open_gate();
+    CHECK(fixture.wait(id).ends[0].reason == FinishReason::length);
+    closer.join();
+}
 
 TEST(a_grammar_is_followed_and_its_end_ends_the_text) {
     Fixture        fixture;
@@ -361,11 +408,14 @@ TEST(steps_with_guesses_fail_and_find_no_room_like_others) {
 TEST(a_full_cache_preempts_and_fails_nobody) {
     Fixture fixture(4, 256);
     fixture.model->set_capacity(120);
+    fixture.model->close_gate();
     std::map<RequestId, std::string> prompts;
     for (int i = 0; i < 6; ++i) {
         const std::string prompt = "text " + std::to_string(i);
         prompts[fixture.submit(prompt, greedy(60))] = prompt;
     }
+    fixture.model->wait_for_step();
+    fixture.model->open_gate();
     for (const auto & [id, prompt] : prompts) {
         const Output & output = fixture.wait(id);
         CHECK(output.ends[0].reason == FinishReason::length);

@@ -143,6 +143,10 @@ public:
     const float * logits(size_t row) override { return logits_.at(row).data(); }
 
     std::vector<std::vector<float>> embed(const std::vector<std::vector<Token>> & inputs) override {
+        wait_at_gate();
+        if (abort_) {
+            throw inferno::Error(inferno::ErrorCode::inference_failed, "aborted");
+        }
         largest_embedding_batch_ = std::max(largest_embedding_batch_, inputs.size());
         std::vector<std::vector<float>> result;
         for (const auto & input : inputs) {
@@ -166,7 +170,7 @@ public:
     void fail_next() { fail_next_ = true; }
     void throw_next() { throw_next_ = true; }
 
-    // While the gate is closed decode() waits at it; wait_for_step() returns once one does.
+    // While the gate is closed decode() and embed() wait at it; wait_for_step() returns once one does.
     void close_gate() {
         const std::lock_guard<std::mutex> lock(mutex_);
         gate_closed_ = true;

@@ -55,6 +55,20 @@ TEST(common_heads_are_stored_once) {
     CHECK(store.fetch(first, 3 * kBlockTokens, 0) == store.fetch(second, 3 * kBlockTokens, 0));
 }
 
+TEST(what_is_set_aside_is_not_there_for_blocks) {
+    PrefixStore store(4 * kBlockBytes, kTokenBytes);
+    add(store, text(3, 3, 0));
+    CHECK(store.set_aside(kBlockTokens + 1));  // two blocks; the last of the text goes
+    CHECK_EQ(store.bytes(), 4 * kBlockBytes);
+    CHECK_EQ(longest(store, text(3, 3, 0)), 2 * kBlockTokens);
+    CHECK(!store.set_aside(2 * kBlockTokens + 1));
+    CHECK_EQ(longest(store, text(3, 3, 0)), 2 * kBlockTokens);
+    CHECK_EQ(add(store, text(4, 0, 1)), size_t{2});
+    store.give_back(kBlockTokens + 1);
+    CHECK_EQ(store.bytes(), 2 * kBlockBytes);
+    CHECK_EQ(add(store, text(4, 0, 1)), size_t{2});
+}
+
 TEST(salts_share_no_blocks) {
     PrefixStore store(100 * kBlockBytes, kTokenBytes);
     add(store, text(3, 3, 0), 1);

@@ -11,6 +11,18 @@ namespace {
 
 constexpr SchedulerOptions kOptions{4, 64, 80.0, true, true};
 
+// With memory for a thousand tokens that have lost their slot.
+constexpr SchedulerOptions with_store(int32_t parallel) {
+    return {parallel, 64, 80.0, true, true, 1024 * 8, 8};
+}
+
+// `n` tokens that texts have in common, and `own` ones.
+std::vector<Token> with_head(size_t n, size_t n_own, Token own) {
+    std::vector<Token> tokens(n, 7);
+    tokens.resize(n + n_own, own);
+    return tokens;
+}
+
 TimePoint at(int ms) {
     return TimePoint() + std::chrono::milliseconds(ms);
 }
@@ -40,6 +52,14 @@ public:
         const Step step = scheduler.plan(at(now));
         finish(step, ms);
         return step;
+    }
+
+    // Runs until `n` tokens of the sequence are computed.
+    void compute(const Sequence & sequence, Position n) {
+        for (int i = 0; i < 100 && sequence.n_past < n; ++i) {
+            run();
+        }
+        CHECK(sequence.n_past >= n);
     }
 
     void finish(const Step & step, double ms) {
@@ -205,7 +225,7 @@ TEST(priority_starts_first_and_arrival_next) {
 }
 
 TEST(a_higher_priority_takes_the_slot_of_the_newest_lower_one) {
-    Bench bench({2, 64, 80.0, true, true});
+    Bench bench(with_store(2));
     bench.add(4, 0);
     Sequence & newest = bench.add(4, 0);
     bench.run();
@@ -218,7 +238,7 @@ TEST(a_higher_priority_takes_the_slot_of_the_newest_lower_one) {
 }
 
 TEST(a_preempted_sequence_is_restored_where_it_was) {
-    Bench bench({1, 64, 80.0, true, true});
+    Bench bench(with_store(1));
     Sequence & sequence = bench.add(4, 0);
     bench.run();
     Sequence & urgent = bench.add(4, 9);
@@ -228,6 +248,71 @@ TEST(a_preempted_sequence_is_restored_where_it_was) {
     const Step     step   = bench.run();
     CHECK_EQ(count(step, CacheEdit::Kind::restore), 1);
     CHECK_EQ(sequence.n_past, before + 1);
+}
+
+TEST(nobody_waits_for_what_a_restored_prompt_is_past) {
+    Bench            bench(with_store(2));
+    const Sequence & first = bench.add_prompt(with_head(100, 500, 1));
+    bench.compute(first, 200);
+    std::vector<Sequence *> urgent{&bench.add(4, 9), &bench.add(4, 9)};
+    bench.run();
+    CHECK(first.saved != nullptr);
+    const Sequence & second = bench.add_prompt(with_head(100, 500, 2));
+    std::for_each(urgent.begin(), urgent.end(), [&](Sequence * sequence) { bench.scheduler.remove(sequence); });
+    const Step step = bench.run();
+    CHECK(rows_of(step, first) > 0);
+    CHECK(second.leader == nullptr);
+    CHECK_EQ(second.n_cached, 100);
+    CHECK(step.batch.rows.size() <= 64);
+}
+
+TEST(states_of_preempted_sequences_share_the_memory_of_the_store) {
+    Bench            bench(with_store(1));
+    const Sequence & first = bench.add(600, -2);
+    bench.compute(first, 600);
+    const Sequence & second = bench.add(600, -1);
+    bench.compute(second, 600);
+    CHECK(first.saved != nullptr);
+    CHECK_EQ(bench.scheduler.stored_bytes(), size_t{640 * 8});
+    bench.add(4, 0);
+    CHECK_EQ(count(bench.run(), CacheEdit::Kind::save), 0);
+    CHECK(second.saved == nullptr);
+    CHECK_EQ(second.n_past, 0);
+    CHECK_EQ(bench.scheduler.preemptions(), uint64_t{2});
+    CHECK_EQ(bench.scheduler.stored_bytes(), size_t{640 * 8});
+}
+
+TEST(a_state_of_a_sequence_that_is_removed_leaves_its_room) {
+    Bench      bench(with_store(1));
+    Sequence & sequence = bench.add(600);
+    bench.compute(sequence, 600);
+    bench.add(4, 9);
+    bench.run();
+    CHECK(bench.scheduler.stored_bytes() > 0);
+    bench.scheduler.remove(&sequence);
+    CHECK_EQ(bench.scheduler.stored_bytes(), size_t{0});
+}
+
+TEST(states_of_unknown_size_are_as_many_as_slots) {
+    Bench bench({1, 64, 80.0, true, false});
+    for (int priority = 0; priority < 4; ++priority) {
+        bench.add(4, priority);
+        bench.run();
+    }
+    const auto & all = bench.sequences;
+    CHECK_EQ(std::count_if(all.begin(), all.end(), [](const auto & sequence) { return sequence->saved != nullptr; }), 1);
+    CHECK_EQ(bench.scheduler.preemptions(), uint64_t{3});
+}
+
+TEST(a_failed_step_starts_again_what_was_short_of_room) {
+    Bench bench(with_store(2));
+    bench.add(4);
+    bench.add(4);
+    bench.run();
+    CHECK(bench.scheduler.make_room());
+    const Step step = bench.scheduler.plan(at(bench.now));
+    bench.scheduler.recompute(step);
+    CHECK_EQ(bench.run().parts.size(), size_t{2});
 }
 
 TEST(equal_priority_preempts_nobody) {
