@@ -25,10 +25,10 @@ public:
         GrammarAutomaton::State state = GrammarAutomaton::kDead;
     };
 
-    // Throws Error(inference_failed) when there are too many ways to begin. REQUIRES: `vocabulary` outlives this.
+    // Throws Error(invalid_request) when there are too many ways to begin. REQUIRES: `vocabulary` outlives this.
     CompiledGrammar(GrammarRules rules, std::shared_ptr<const TokenTrie> trie, const Vocabulary & vocabulary);
 
-    // These throw Error(inference_failed) when an ambiguous grammar takes too much work.
+    // These throw Error(invalid_request) when an ambiguous grammar takes too much work.
     bool                            allows(Position & position, Token token);
     std::shared_ptr<const TokenSet> allowed(Position & position);
     // REQUIRES: allows(position, token).

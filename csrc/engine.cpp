@@ -15,6 +15,10 @@ double milliseconds(TimePoint from, TimePoint to) {
     return std::chrono::duration<double, std::milli>(to - from).count();
 }
 
+Error failure(const char * message) {
+    return Error(ErrorCode::inference_failed, message);
+}
+
 std::optional<TimePoint> deadline_after(TimePoint now, std::optional<double> timeout_s) {
     if (!timeout_s) {
         return std::nullopt;
@@ -372,7 +376,7 @@ void Engine::step(Frame & frame) {
             break;
         case DecodeStatus::no_space:
             if (!scheduler_.make_room()) {
-                finish(*step.parts.front().sequence, FinishReason::error, frame, "The KV cache is too small.");
+                finish(*step.parts.front().sequence, FinishReason::error, frame, failure("The KV cache is too small."));
             }
             break;
         case DecodeStatus::aborted:
@@ -389,7 +393,7 @@ void Engine::recover(const Step & step, Frame & frame) {
     for (const Step::Part & part : step.parts) {
         part.sequence->failures += 1;
         if (part.sequence->failures >= kMaxFailures) {
-            finish(*part.sequence, FinishReason::error, frame, "The model failed to compute the text.");
+            finish(*part.sequence, FinishReason::error, frame, failure("The model failed to compute the text."));
         }
     }
 }
@@ -417,7 +421,7 @@ void Engine::sample(const Step & step, Frame & frame) {
         try {
             sample(part, frame);
         } catch (const Error & error) {
-            finish(*part.sequence, FinishReason::error, frame, error.what());
+            finish(*part.sequence, FinishReason::error, frame, error);
         }
     }
 }
@@ -490,7 +494,7 @@ void Engine::emit_text(Sequence & sequence, std::string text, Frame & frame) {
     frame.emplace_back(std::move(delta));
 }
 
-void Engine::finish(Sequence & sequence, FinishReason reason, Frame & frame, const std::string & error) {
+void Engine::finish(Sequence & sequence, FinishReason reason, Frame & frame, const Error & error) {
     if (!sequence.text.stopped()) {
         emit_text(sequence, sequence.text.finish(), frame);
     }
@@ -500,8 +504,8 @@ void Engine::finish(Sequence & sequence, FinishReason reason, Frame & frame, con
     end.usage         = {sequence.n_prompt, sequence.n_generated(), sequence.n_cached};
     end.timings       = timings_of(sequence, Clock::now());
     end.stop_match    = sequence.text.stop_match();
-    end.error_code    = reason == FinishReason::timeout ? ErrorCode::timeout : ErrorCode::inference_failed;
-    end.error_message = error;
+    end.error_code    = reason == FinishReason::timeout ? ErrorCode::timeout : error.code();
+    end.error_message = error.what();
     frame.emplace_back(std::move(end));
     unwatch(sequence.id, sequence.deadline);
     scheduler_.remove(&sequence);

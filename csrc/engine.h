@@ -19,6 +19,7 @@
 #include "channel.h"
 #include "chat.h"
 #include "draft_model.h"
+#include "error.h"
 #include "event.h"
 #include "grammar.h"
 #include "model.h"
@@ -138,7 +139,8 @@ private:
     bool take_token(Sequence & sequence, const Sampled & sampled, Frame & frame);
     bool ends_text(const Sequence & sequence, Token token) const;
     void emit_text(Sequence & sequence, std::string text, Frame & frame);
-    void finish(Sequence & sequence, FinishReason reason, Frame & frame, const std::string & error = "");
+    void finish(Sequence & sequence, FinishReason reason, Frame & frame,
+                const Error & error = Error(ErrorCode::inference_failed, ""));
     void embed(Frame & frame);
     void finish_embedding(Embeddings::iterator place, FinishReason reason, std::vector<float> vector, Frame & frame,
                           const std::string & error = "");

@@ -89,7 +89,7 @@ void GrammarAutomaton::spend(size_t n) {
     work_ += n;
     if (work_ > kMaxWork || set_.size() + todo_.size() > kMaxStacks) {
         todo_.clear();
-        throw Error(ErrorCode::inference_failed, "The grammar has too many ways to go on from here.");
+        throw Error(ErrorCode::invalid_request, "The grammar has too many ways to go on from here.");
     }
 }
 

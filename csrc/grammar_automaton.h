@@ -29,7 +29,7 @@ public:
 
     // To be called now and then: what comes until the next call may take so much work and no more.
     void  begin_work() { work_ = 0; }
-    // Throws Error(inference_failed) when there are too many ways to go on.
+    // Throws Error(invalid_request) when there are too many ways to go on.
     State next(State state, uint8_t byte) {
         const State known = transitions_[state * n_classes_ + byte_class_[byte]];
         return known != kUnknown ? known : step(state, byte);

@@ -179,7 +179,8 @@ inline constexpr auto kEngineFields = std::make_tuple(
     Field{"prefix_cache", &EngineOptions::prefix_cache, 0, 1,
           "Keep texts in the KV cache so that a prompt that begins like one computes only the rest."},
     Field{"prefix_store_mb", &EngineOptions::prefix_store_mb, 0, 1048576,
-          "Megabytes of host memory for beginnings of texts that have lost their place in the KV cache; 0 keeps none."},
+          "Megabytes of host memory for beginnings of texts that have lost their place in the KV cache, and for texts that "
+          "gave way to urgent ones; 0 keeps none, and computes the latter again."},
     Field{"prefix_store_path", &EngineOptions::prefix_store_path, 0, 0,
           "Directory for a file that keeps these beginnings between runs, written when a model is unloaded; it holds what "
           "was asked, so only its owner may read it. Empty keeps none.",

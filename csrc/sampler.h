@@ -25,7 +25,7 @@ public:
     virtual ~TokenConstraint() = default;
     // True when `token` may come next.
     virtual bool allows(Token token) = 0;
-    // Sets the logits of every token that may not come next to -infinity. These may throw Error(inference_failed).
+    // Sets the logits of every token that may not come next to -infinity. These may throw Error(invalid_request).
     virtual void mask(float * logits, int32_t n_vocab) = 0;
     // Tells the constraint that `token` was chosen. REQUIRES: allows(token).
     virtual void accept(Token token) = 0;
@@ -50,7 +50,7 @@ public:
 
     // Draws the next token from `logits` (one raw value a token, not modified) and takes it into the history.
     // End-of-text tokens are out of the question with ignore_eos, they and stop tokens before min_tokens.
-    // Throws Error(inference_failed) when no token is possible.
+    // Throws Error: inference_failed when no token is possible, and what its Constraint throws.
     Sampled sample(const float * logits);
 
     // True when the constraint lets nothing follow, so that there is nothing to sample.

@@ -189,7 +189,7 @@ TEST(an_ambiguous_grammar_ends_its_own_text_only) {
     CHECK_EQ(fixture.wait(plain).text, FakeModel::expected("hello", 100));
     const Output & output = fixture.wait(ambiguous);
     CHECK(output.ends[0].reason == FinishReason::error);
-    CHECK(output.ends[0].error_code == ErrorCode::inference_failed);
+    CHECK(output.ends[0].error_code == ErrorCode::invalid_request);
 }
 
 TEST(a_grammar_that_cannot_be_read_is_refused_at_once) {

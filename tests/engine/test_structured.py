@@ -171,6 +171,12 @@ def test_what_cannot_be_followed_is_refused(llm: LLM, fields: dict[str, Any], fi
     assert caught.value.field == field
 
 
+def test_a_pattern_that_turns_out_too_ambiguous_is_the_askers_error(llm: LLM) -> None:
+    schema = {"type": "string", "pattern": "^((a{0,200}){0,200}){0,200}$"}
+    with pytest.raises(errors.InvalidRequest, match="too many ways"):
+        llm.generate("Hello", json_schema=schema, max_tokens=8)
+
+
 def test_a_schema_that_is_too_deep_or_round_is_refused(llm: LLM) -> None:
     deep: dict[str, Any] = {}
     for _ in range(100_000):
