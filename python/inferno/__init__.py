@@ -23,7 +23,10 @@ __all__ = ["LLM", "__version__", "errors", "verify_webhook"]
 def __getattr__(name: str) -> Any:
     # Worker processes and the command line start faster without numpy, the engine and the package's metadata.
     if name == "LLM":
-        from inferno.llm import LLM
+        from inferno.engine import openmp
+
+        with openmp.sleeping_soon():
+            from inferno.llm import LLM
 
         return LLM
     if name == "verify_webhook":
