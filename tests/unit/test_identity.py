@@ -414,6 +414,31 @@ def test_sessions_end_with_what_they_rest_on(
     database.write_now(change)
     with pytest.raises(errors.AuthenticationFailed):
         authenticate(Authenticator(database), granted.access)
+    with pytest.raises(errors.AuthenticationFailed):
+        asyncio.run(logins.refresh(granted.refresh, "127.0.0.1"))
+
+
+def test_a_user_who_is_enabled_again_logs_in_again(database: Database, logins: Logins) -> None:
+    """And nobody else has to."""
+    granted, other = login(database, logins), login(database, logins, "bob")
+    for disabled in (True, False):
+        database.write_now(lambda c, disabled=disabled: users.modify_user(c, "ada", disabled=disabled))
+    with pytest.raises(errors.AuthenticationFailed):
+        asyncio.run(logins.refresh(granted.refresh, "127.0.0.1"))
+    asyncio.run(logins.login("ada", "pass", "127.0.0.1"))
+    asyncio.run(logins.refresh(other.refresh, "127.0.0.1"))
+
+
+def test_a_password_that_is_hashed_anew_ends_nothing(database: Database, logins: Logins) -> None:
+    first = login(database, logins)
+    outdated = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("pass")
+    database.write_now(lambda c: users.note_login(c, users.get_user(c, "ada").id, outdated))
+    asyncio.run(logins.login("ada", "pass", "127.0.0.1"))
+    known = database.read_now(lambda c: users.get_user(c, "ada")).password_hash
+    assert known is not None
+    assert not passwords.is_outdated(known)
+    assert authenticate(Authenticator(database), first.access).username == "ada"
+    asyncio.run(logins.refresh(first.refresh, "127.0.0.1"))
 
 
 @pytest.mark.acceptance("A8")

@@ -8,7 +8,7 @@ from inferno import errors
 from inferno.config import AuthSettings
 from inferno.identity import audit, tokens
 from inferno.identity.passwords import hash_password, is_outdated, verify_password
-from inferno.identity.users import User, find_user, get_user, modify_user, note_login
+from inferno.identity.users import User, find_user, get_user, note_login
 from inferno.store.database import Database
 
 
@@ -28,9 +28,7 @@ class Logins:
             new_hash = hash_password(password)
 
         def grant(connection: Connection) -> tuple[User, tokens.Tokens]:
-            if new_hash is not None:
-                modify_user(connection, user.id, password_hash=new_hash)
-            note_login(connection, user.id)
+            note_login(connection, user.id, new_hash)
             audit.record(connection, user.username, "login", address=address)
             known = get_user(connection, user.id)
             return known, self._open(connection, known)

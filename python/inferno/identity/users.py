@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from inferno import errors
 from inferno.identity.callers import ROLES
 from inferno.request import new_id
-from inferno.store.schema import users
+from inferno.store.schema import sessions, users
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,189}")
@@ -101,6 +101,7 @@ def modify_user(
     changes: dict[str, object] = {key: value for key, value in given.items() if value is not None}
     if changes.keys() & {"role", "password_hash", "disabled"}:
         changes["version"] = user.version + 1
+        _end_sessions(connection, user.id)
     if changes:
         connection.execute(update(users).where(users.c.id == user.id).values(changes))
     return get_user(connection, user.id)
@@ -115,8 +116,18 @@ def delete_user(connection: Connection, name: str) -> User:
     return user
 
 
-def note_login(connection: Connection, user_id: str) -> None:
-    connection.execute(update(users).where(users.c.id == user_id).values(last_login=time.time()))
+def _end_sessions(connection: Connection, user_id: str) -> None:
+    """The version ends tokens; what renews them is with the sessions."""
+    live = (sessions.c.user_id == user_id) & sessions.c.revoked.is_(None)
+    connection.execute(update(sessions).where(live).values(revoked=time.time()))
+
+
+def note_login(connection: Connection, user_id: str, new_hash: str | None = None) -> None:
+    """`new_hash` is of the same password, made as it is today: sessions go on."""
+    changes: dict[str, object] = {"last_login": time.time()}
+    if new_hash is not None:
+        changes["password_hash"] = new_hash
+    connection.execute(update(users).where(users.c.id == user_id).values(changes))
 
 
 def _keep_an_admin(connection: Connection, but: User) -> None:
