@@ -441,6 +441,30 @@ def test_a_password_that_is_hashed_anew_ends_nothing(database: Database, logins:
     asyncio.run(logins.refresh(first.refresh, "127.0.0.1"))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: users.modify_user(c, "ada", password_hash=hash_password("new")),
+        lambda c: users.modify_user(c, "ada", disabled=True),
+        lambda c: users.delete_user(c, "ada"),
+    ],
+)
+def test_a_login_that_is_overtaken_is_none(
+    database: Database, logins: Logins, monkeypatch: pytest.MonkeyPatch, change: Callable[[Connection], object]
+) -> None:
+    """The user changes after the password has been found right and before the session begins."""
+    user(database, password_hash=hash_password("pass"))
+
+    async def overtaken(password: str, known: str | None) -> bool:
+        right = await verify_password(password, known)
+        await database.write(change)
+        return right
+
+    monkeypatch.setattr("inferno.identity.logins.verify_password", overtaken)
+    with pytest.raises(errors.AuthenticationFailed):
+        asyncio.run(logins.login("ada", "pass", "127.0.0.1"))
+
+
 @pytest.mark.acceptance("A8")
 def test_logout_ends_the_token_and_its_session(database: Database, logins: Logins) -> None:
     granted = login(database, logins)

@@ -22,12 +22,15 @@ class Logins:
         user = await self._database.read(lambda connection: find_user(connection, username))
         if not await verify_password(password, user.password_hash if user else None) or user is None or user.disabled:
             await self._audit(username, "login", address, "refused")
-            raise errors.AuthenticationFailed("The username or the password is wrong.")
+            raise _refused()
         new_hash = None
         if user.password_hash is not None and is_outdated(user.password_hash):
             new_hash = hash_password(password)
 
         def grant(connection: Connection) -> tuple[User, tokens.Tokens]:
+            known = find_user(connection, user.id)
+            if known is None or known.version != user.version:  # the password was changed while it was verified
+                raise _refused()
             note_login(connection, user.id, new_hash)
             audit.record(connection, user.username, "login", address=address)
             known = get_user(connection, user.id)
@@ -66,3 +69,7 @@ class Logins:
         await self._database.write(
             lambda connection: audit.record(connection, actor, action, address=address, result=result)
         )
+
+
+def _refused() -> errors.AuthenticationFailed:
+    return errors.AuthenticationFailed("The username or the password is wrong.")
