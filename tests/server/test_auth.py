@@ -345,3 +345,11 @@ def test_forwarded_addresses_count_only_from_trusted_proxies(
         client = connect(services, {})
         sent = ("10.0.0.1", "10.0.0.1, 10.0.0.2", "10.0.0.9, 10.0.0.2")
         assert [client.get("/models", headers={"X-Forwarded-For": hop}).status_code for hop in sent] == statuses
+
+
+@pytest.mark.acceptance("L1")
+def test_a_clients_own_line_does_not_hide_the_proxys(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
+    flags = {"limits__enabled": True, "limits__requests_per_minute": 1, "server__trusted_proxies": ["127.0.0.0/8"]}
+    client = connect(make_services(engine, key=None, **flags), {})
+    lines = [[("X-Forwarded-For", invented), ("X-Forwarded-For", "10.0.0.1")] for invented in ("10.0.0.7", "10.0.0.8")]
+    assert [client.get("/models", headers=each).status_code for each in lines] == [200, 429]

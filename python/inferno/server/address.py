@@ -11,10 +11,12 @@ from starlette.types import Scope
 
 def client_address(scope: Scope, trusted_proxies: Sequence[str]) -> str:
     """The client's address, without its port. `X-Forwarded-For` is read from the right for as long as the hop that
-    wrote it is one of the trusted networks; a header from anybody else is theirs to invent."""
+    wrote it is one of the trusted networks; a header from anybody else is theirs to invent. Of several lines the last
+    is the nearest hop's, as RFC 9110 (5.3) joins them."""
     client = scope.get("client")
     address = str(client[0]) if client else "unknown"
-    hops = [hop.strip() for hop in Headers(scope=scope).get("x-forwarded-for", "").split(",") if hop.strip()]
+    forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for"))
+    hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()]
     while hops and _is_in(address, trusted_proxies):
         hop = hops.pop()
         if _parsed(hop) is None:
