@@ -220,9 +220,16 @@ def test_other_hosts_are_not(client: httpx.Client, host: str) -> None:
 
 
 @pytest.mark.acceptance("S8")
-def test_hosts_can_be_allowed(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
-    client = connect(make_services(engine, server__allowed_hosts=["inferno.example"]))
-    assert client.get("/health", headers={"Host": "inferno.example:80"}).status_code == 200
+@pytest.mark.parametrize(
+    "setting", [{"server__allowed_hosts": ["Inferno.Example"]}, {"server__host": "Inferno.Example"}]
+)
+def test_hosts_can_be_allowed(
+    connect: Callable[..., httpx.Client], engine: FakeEngine, setting: dict[str, Any]
+) -> None:
+    """However they are spelt: names know no case."""
+    client = connect(make_services(engine, **setting))
+    for host in ("inferno.example:80", "INFERNO.example"):
+        assert client.get("/health", headers={"Host": host}).status_code == 200
 
 
 def test_a_server_on_every_address_takes_every_name(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:

@@ -115,7 +115,8 @@ class Exchange:
         if settings.host in ("0.0.0.0", "::") and not settings.allowed_hosts:  # noqa: S104
             return True
         name = re.sub(r":\d+$", "", host).lower()
-        return name in _LOOPBACK_NAMES or name in (settings.host, f"[{settings.host}]", *settings.allowed_hosts)
+        ours = (settings.host, f"[{settings.host}]", *settings.allowed_hosts)
+        return name in _LOOPBACK_NAMES or name in map(str.lower, ours)
 
     async def send(self, message: Message) -> None:
         """Raises SlowReader when the client has not read for `stream_write_timeout_s`."""
