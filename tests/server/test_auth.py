@@ -15,7 +15,7 @@ from inferno.identity.passwords import hash_password
 from inferno.store.database import Database
 
 from tests.fakes import PATIENCE_S, FakeEngine
-from tests.server.conftest import AUTH, PROMPT, Live, make_services
+from tests.server.conftest import AUTH, CHAT, PROMPT, Live, make_services
 
 LOGIN = {"username": "user", "password": "pass"}
 TOKENS = ("token", "refresh_token")
@@ -104,12 +104,27 @@ def test_a_key_cannot_be_logged_out(anybody: httpx.Client) -> None:
 
 @pytest.mark.acceptance("A6")
 def test_a_key_for_some_models(anybody: httpx.Client, database: Database) -> None:
-    owner = database.read_now(lambda c: users.get_user(c, "user"))
-    key, _ = database.write_now(lambda c: api_keys.create_key(c, owner, "narrow", models=["other"]))
-    for path, body in (("/inference", PROMPT), ("/embeddings", {"model": PROMPT["model"], "input": "x"})):
+    """Whatever is done with another model, it is not done; an administrator's key is no exception."""
+    owner = database.write_now(lambda c: users.create_user(c, "root", role="admin"))
+    key, _ = database.write_now(lambda c: api_keys.create_key(c, owner, "narrow", models=["org/name"]))
+    model = PROMPT["model"]
+    for path, body in (
+        ("/inference", PROMPT),
+        ("/inference/stream", PROMPT),
+        ("/v1/chat/completions", CHAT),
+        ("/v1/completions", PROMPT),
+        ("/embeddings", {"model": model, "input": "x"}),
+        ("/batch", {"model": model, "requests": [{"prompt": "x"}]}),
+        (f"/models/{model}/load", {}),
+        (f"/models/{model}/unload", None),
+    ):
         answer = anybody.post(path, json=body, headers=bearer(key))
-        assert answer.status_code == 403
-        assert answer.json()["error"]["details"]["model"] == PROMPT["model"]
+        assert answer.status_code == 403, path
+        assert answer.json()["error"]["details"]["model"] == model
+    for verb in ("load", "unload"):
+        assert anybody.post(f"/models/org/name/{verb}", headers=bearer(key)).status_code == 200
+    results = [(entry.target, entry.result) for entry in database.read_now(lambda c: audit.entries(c, action="model."))]
+    assert results == [("org/name", "ok")] * 2 + [(model, "AUTHORIZATION_FAILED")] * 2
 
 
 @pytest.mark.acceptance("S5")

@@ -39,10 +39,11 @@ def _model(entry: ModelEntry, status: Status | None) -> dict[str, Any]:
 
 async def load_model(call: Call) -> Answer:
     """Options are those of the engine's table; the body may be `{}`, null or absent."""
-    value = await call.json()
+    value, model_id = await call.json(), call.path_params["model_id"]
     options = _load_options(Body({} if value is None else value))
-    async with audited(call, "model.load", call.path_params["model_id"]):
-        report = await call.services.pool.load(call.path_params["model_id"], options)
+    async with audited(call, "model.load", model_id):
+        call.known_caller.require_model(model_id)
+        report = await call.services.pool.load(model_id, options)
     return Answer(
         {
             "status": "loaded",
@@ -63,6 +64,7 @@ def _load_options(body: Body) -> dict[str, Any]:
 async def unload_model(call: Call) -> Answer:
     model_id = call.path_params["model_id"]
     async with audited(call, "model.unload", model_id):
+        call.known_caller.require_model(model_id)
         await call.services.pool.unload(model_id)
     return Answer({"status": "unloaded", "model_id": model_id})
 
