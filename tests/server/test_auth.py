@@ -12,6 +12,7 @@ import httpx
 import pytest
 from inferno.identity import api_keys, audit, users
 from inferno.identity.passwords import hash_password
+from inferno.server.routes import route_table
 from inferno.store.database import Database
 
 from tests.fakes import PATIENCE_S, FakeEngine
@@ -75,13 +76,36 @@ def test_wrong_logins(anybody: httpx.Client, login: dict[str, str]) -> None:
         ({"username": "", "password": "pass"}, "username"),
         ({"username": "u" * 257, "password": "pass"}, "username"),
         ({"username": "user", "password": ""}, "password"),
-        ({"username": "user", "password": "p" * 1_000_000}, "password"),
+        ({"username": "user", "password": "p" * 1025}, "password"),
+        ({"username": "user", "password": "p" * 16_000}, "password"),
     ],
 )
 def test_bad_logins(anybody: httpx.Client, login: dict[str, object], field: str) -> None:
     answer = anybody.post("/auth/login", json=login)
     assert answer.status_code == 400
     assert answer.json()["error"]["details"]["field"] == field
+
+
+PUBLIC_POSTS = [route.path for route in route_table() if (route.method, route.permission) == ("POST", "public")]
+
+
+@pytest.mark.acceptance("S6", "X3")
+@pytest.mark.parametrize("path", PUBLIC_POSTS)
+def test_strangers_send_little(anybody: httpx.Client, path: str) -> None:
+    """What is larger is neither kept nor parsed."""
+    assert anybody.post(path, content=b" " * 16_384).json()["error"]["code"] == "INVALID_REQUEST"
+    refused = anybody.post(path, content=b" " * 16_385)
+    assert (refused.status_code, refused.json()["error"]["details"]) == (413, {"limit": 16_384})
+
+
+@pytest.mark.acceptance("L1")
+@pytest.mark.parametrize("path", PUBLIC_POSTS)
+def test_an_attempt_is_counted_before_it_is_read(serve: Callable[..., Live], engine: FakeEngine, path: str) -> None:
+    live = serve(engine, limits__enabled=True, limits__logins_per_minute=1)
+    httpx.post(live.url + path, content=b"{")
+    with live.connect() as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n".encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 429 ")
 
 
 @pytest.mark.acceptance("A8")

@@ -23,6 +23,8 @@ from inferno.telemetry.origin import Origin
 
 #: Where the scope has the request's id.
 REQUEST_ID = "inferno.request_id"
+#: The largest body of whoever is not known yet: a login has a few hundred bytes.
+PUBLIC_BODY_BYTES = 16 * 1024
 
 T = TypeVar("T")
 
@@ -100,8 +102,13 @@ class Call:
 
     async def json(self) -> Any:
         """The JSON value of the request, None for an empty body."""
-        data = await read_body(self.scope, self.receive, self.services.settings.server.max_body_bytes)
+        data = await read_body(self.scope, self.receive, self._max_body_bytes)
         return parse_json(data) if data.strip() else None
+
+    @property
+    def _max_body_bytes(self) -> int:
+        most = self.services.settings.server.max_body_bytes
+        return min(most, PUBLIC_BODY_BYTES) if self.caller is None else most
 
     async def unless_disconnected(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, which is cancelled when the client goes away; raises ClientDisconnect then.

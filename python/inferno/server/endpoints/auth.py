@@ -17,25 +17,24 @@ _MAX_NAME = 256
 
 
 async def login(call: Call) -> Answer:
-    """Attempts are limited for each address and, so that a name cannot be guessed at from everywhere, for each user;
-    whoever is logged in already is not affected by either."""
+    """Attempts are limited for each address, before anything of them is read, and, so that a name cannot be guessed
+    at from everywhere, for each user; whoever is logged in already is not affected by either."""
+    await call.services.limiter.count_login(f"login:{call.address}")
     body = await call.body()
     username, password = body.text("username"), body.text("password")
     if not 1 <= len(username) <= _MAX_NAME:
         body.refuse("username", f"1 to {_MAX_NAME} characters")
     if not 1 <= len(password.encode("utf-8", "surrogatepass")) <= MAX_BYTES:
         body.refuse("password", f"1 to {MAX_BYTES} bytes")
-    services = call.services
-    for subject in (f"login:{call.address}", f"login:user:{username}"):
-        await services.limiter.count_login(subject)
-    user, granted = await services.logins.login(username, password, call.address)
+    await call.services.limiter.count_login(f"login:user:{username}")
+    user, granted = await call.services.logins.login(username, password, call.address)
     return Answer(_answer(user, granted))
 
 
 async def refresh(call: Call) -> Answer:
     """A refresh token is good for one use; using it twice ends the session."""
-    token = (await call.body()).text("refresh_token")
     await call.services.limiter.count_login(f"login:{call.address}")
+    token = (await call.body()).text("refresh_token")
     user, granted = await call.services.logins.refresh(token, call.address)
     return Answer(_answer(user, granted))
 
