@@ -355,20 +355,38 @@ def test_wrong_keys_run_into_a_limit(connect: Callable[..., httpx.Client], engin
     assert client.get("/models", headers=AUTH).status_code == 200
 
 
+@pytest.fixture
+def attempt(connect: Callable[..., httpx.Client], engine: FakeEngine, database: Database) -> Callable[..., int]:
+    """The status of a login from an address, where three attempts a minute are allowed."""
+    flags = {"limits__enabled": True, "limits__logins_per_minute": 3, "server__trusted_proxies": ["127.0.0.0/8"]}
+    client = connect(make_services(engine, database=database, **flags), {})
+
+    def login(address: str, name: str = "user", password: str = "pass") -> int:
+        body = {"username": name, "password": password}
+        return client.post("/auth/login", json=body, headers={"X-Forwarded-For": address}).status_code
+
+    return login
+
+
 @pytest.mark.acceptance("A5", "L1")
-def test_logins_run_into_a_limit(connect: Callable[..., httpx.Client], engine: FakeEngine, database: Database) -> None:
-    """Of one address whatever the name, and for one name whatever the address."""
-    flags = {"limits__enabled": True, "limits__logins_per_minute": 2, "server__trusted_proxies": ["127.0.0.0/8"]}
-    services = make_services(engine, database=database, **flags)
-    client = connect(services, {})
+@pytest.mark.parametrize(
+    "addresses",
+    [["10.0.0.1"] * 4, ["::ffff:10.0.0.1"] * 4, [f"2001:db8::{host}" for host in ("1", "2", "3", "f:0:0:4")]],
+)
+def test_logins_of_one_address_run_into_a_limit(attempt: Callable[..., int], addresses: list[str]) -> None:
+    """Whatever the name; of IPv6 a network counts as one."""
+    assert [attempt(address, f"nobody{i}") for i, address in enumerate(addresses)] == [401, 401, 401, 429]
+    for other in ("10.0.0.2", "::ffff:10.0.0.2", "2001:db8:0:1::1"):
+        assert attempt(other) == 200
 
-    def login(name: str, address: str) -> int:
-        headers = {"X-Forwarded-For": address}
-        return client.post("/auth/login", json={**LOGIN, "username": name}, headers=headers).status_code
 
-    assert [login(name, "10.0.0.1") for name in ("user", "nobody", "somebody")] == [200, 401, 429]
-    assert [login("user", f"10.0.0.{i}") for i in (2, 3)] == [200, 429]
-    assert login("another", "10.0.0.4") == 401
+@pytest.mark.acceptance("A5", "L1")
+def test_guesses_from_everywhere_are_slowed_down_and_keep_nobody_out(attempt: Callable[..., int]) -> None:
+    strangers = [f"10.0.0.{i}" for i in range(4)]
+    assert [attempt(address, password="guess") for address in strangers] == [401] * 4
+    assert [attempt(address, password="guess") for address in strangers] == [401, 401, 401, 429]
+    assert [attempt(address, password="guess") for address in strangers] == [429] * 4
+    assert [attempt("10.0.1.1"), attempt("10.0.1.1"), attempt("10.0.1.1", "nobody")] == [200, 429, 401]
 
 
 @pytest.mark.acceptance("L1")

@@ -131,10 +131,11 @@ class Limiter:
                 await self._add("requests_per_hour", subject, _HOUR, -1)
                 raise
 
-    async def count_login(self, subject: str) -> None:
-        """One login attempt. Raises Exceeded."""
-        if self._settings.enabled and self._settings.logins_per_minute:
-            await self._count("logins_per_minute", subject, self._settings.logins_per_minute, _MINUTE, 1)
+    async def count_login(self, subject: str, limit: int | None = None) -> None:
+        """One login attempt, of the configured ones or of `limit`. Raises Exceeded."""
+        configured = self._settings.logins_per_minute
+        if self._settings.enabled and configured:
+            await self._count("logins_per_minute", subject, limit or configured, _MINUTE, 1)
 
     async def count_refusal(self, address: str) -> None:
         """One request whose credential is not valid; after as many as a caller may make, raises Exceeded."""

@@ -25,6 +25,14 @@ def client_address(scope: Scope, trusted_proxies: Sequence[str]) -> str:
     return address
 
 
+def subscriber(address: str) -> str:
+    """Whom to count by an address: of IPv6 everybody has a network of 64 bits to choose from."""
+    parsed = _parsed(address)
+    if not isinstance(parsed, ipaddress.IPv6Address) or parsed.ipv4_mapped:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
 def _is_in(address: str, networks: Sequence[str]) -> bool:
     parsed = _parsed(address)
     return parsed is not None and any(parsed in ipaddress.ip_network(network) for network in networks)

@@ -8,8 +8,10 @@ from typing import Any
 from inferno import errors
 from inferno.identity import tokens
 from inferno.identity.authentication import presented_credential
+from inferno.identity.limits import Exceeded
 from inferno.identity.passwords import MAX_BYTES
 from inferno.identity.users import User
+from inferno.server.address import subscriber
 from inferno.server.call import Answer, Call
 from inferno.server.errors import iso
 
@@ -17,23 +19,37 @@ _MAX_NAME = 256
 
 
 async def login(call: Call) -> Answer:
-    """Attempts are limited for each address, before anything of them is read, and, so that a name cannot be guessed
-    at from everywhere, for each user; whoever is logged in already is not affected by either."""
-    await call.services.limiter.count_login(f"login:{call.address}")
+    """Attempts are limited for each address, before anything of them is read, and for each user; whoever is logged in
+    already is not affected by either."""
+    await _count_attempt(call)
     body = await call.body()
     username, password = body.text("username"), body.text("password")
     if not 1 <= len(username) <= _MAX_NAME:
         body.refuse("username", f"1 to {_MAX_NAME} characters")
     if not 1 <= len(password.encode("utf-8", "surrogatepass")) <= MAX_BYTES:
         body.refuse("password", f"1 to {MAX_BYTES} bytes")
-    await call.services.limiter.count_login(f"login:user:{username}")
+    await _count_attempt_at(call, username)
     user, granted = await call.services.logins.login(username, password, call.address)
     return Answer(_answer(user, granted))
 
 
+async def _count_attempt(call: Call) -> None:
+    await call.services.limiter.count_login(f"login:{subscriber(call.address)}")
+
+
+async def _count_attempt_at(call: Call, username: str) -> None:
+    """When a user's attempts are spent, each address still has one a minute: guesses from everywhere are slowed down,
+    and strangers cannot keep the user out."""
+    limiter = call.services.limiter
+    try:
+        await limiter.count_login(f"login:user:{username}")
+    except Exceeded:
+        await limiter.count_login(f"login:user-from:{subscriber(call.address)} {username}", limit=1)
+
+
 async def refresh(call: Call) -> Answer:
     """A refresh token is good for one use; using it twice ends the session."""
-    await call.services.limiter.count_login(f"login:{call.address}")
+    await _count_attempt(call)
     token = (await call.body()).text("refresh_token")
     user, granted = await call.services.logins.refresh(token, call.address)
     return Answer(_answer(user, granted))
