@@ -266,7 +266,7 @@ SETTINGS: tuple[Setting, ...] = (
         kind=str,
         default="",
         secret=True,
-        help="A fixed key; empty: one is generated at first start.",
+        help="A fixed key, of printable ASCII; empty: one is generated at first start.",
         short_env="INFERNO_API_KEY",
     ),
     Setting(
@@ -608,10 +608,10 @@ def _to_bool(_: Setting, raw: Any) -> bool:
     raise ValueError("must be true or false")
 
 
-def _to_str(_: Setting, raw: Any) -> str:
+def _to_str(setting: Setting, raw: Any) -> str:
     if not isinstance(raw, str):
         raise ValueError("must be text")
-    return raw
+    return raw.strip() if setting.secret else raw  # a mounted secret ends in a newline that is no part of it
 
 
 def _to_path(_: Setting, raw: Any) -> Path | str:
@@ -719,12 +719,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+#: What a client can send in a header.
+_SENDABLE = re.compile(r"[!-~]*")
+
+
 def _unsafe(settings: Settings) -> list[str]:
     problems = []
     if not settings.auth.enabled and not is_loopback(settings.server.host):
         problems.append(f"auth.enabled = false needs a loopback server.host, not {settings.server.host}")
     if settings.auth.api_key and len(settings.auth.api_key) < 8 and not is_loopback(settings.server.host):
         problems.append("auth.api_key must have at least 8 characters")
+    if not _SENDABLE.fullmatch(settings.auth.api_key):
+        problems.append("auth.api_key must be printable ASCII without spaces")
     if settings.traces.otlp_endpoint and not settings.traces.otlp_endpoint.startswith(("http://", "https://")):
         problems.append("traces.otlp_endpoint must be an http:// or https:// URL")
     if (settings.server.tls_cert is None) != (settings.server.tls_key is None):
@@ -803,6 +809,7 @@ commented file with all defaults.
 In the file a setting `section.name` is `name` under `[section]`. In the environment it is `INFERNO_SECTION_NAME`; a
 few have a short name as well, and the full name wins over the short one. An empty variable counts as absent. Lists
 are written with commas (`a,b`), tables as `name=value,name=value`. A size in bytes may have a unit: `8GiB`, `500 MB`.
+White space around a secret is no part of it.
 
 A setting that does not exist, a value of the wrong type or out of range, a variable `INFERNO_SECTION_...` that names
 no setting and an unsafe combination are errors; the server does not start and says all of them at once. Unsafe are:

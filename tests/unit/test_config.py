@@ -157,6 +157,19 @@ def test_secrets_are_not_shown(home: dict[str, str]) -> None:
     assert ("auth.api_key", "********", "environment") in settings.explain()
 
 
+@pytest.mark.acceptance("A7")
+def test_a_mounted_secret_may_end_in_a_newline(home: dict[str, str]) -> None:
+    settings = _load(home, INFERNO_API_KEY=" sesame\r\n", INFERNO_WEBHOOK_SECRET="open\n")
+    assert (settings.auth.api_key, settings.webhook.secret) == ("sesame", "open")
+
+
+@pytest.mark.acceptance("A7")
+@pytest.mark.parametrize("key", ["open sesame", "s\u00e9same", "sesame\x00", "se\nsame", "s\udce9same"])
+def test_a_key_that_nobody_could_send_is_refused(home: dict[str, str], key: str) -> None:
+    (problem,) = _problems(home, INFERNO_API_KEY=key)
+    assert problem == "auth.api_key must be printable ASCII without spaces"
+
+
 def test_paths_of_the_engine_may_begin_at_home(home: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/ada")
     settings = _load(home, INFERNO_ENGINE_PREFIX_STORE_PATH="~/prefixes")
