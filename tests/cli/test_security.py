@@ -47,6 +47,8 @@ def test_a_key_from_its_making_to_its_end(inferno: Run) -> None:
     assert row["limits"]["requests_per_minute"] == 5
     assert row["expires"] == pytest.approx(row["created"] + 7 * 86400)
     assert {"digest", "key"}.isdisjoint(row)
+    for grace in ("nan", "-1"):
+        assert inferno("security", "api-key", "rotate", made["id"], "--grace", grace).returncode == 1
     new = parsed(inferno("security", "api-key", "rotate", made["id"], "--grace", "1", "--json"))
     for key in (made["key"], new["key"]):
         assert parsed(inferno("security", "api-key", "test", key, "--json"))["permissions"] == ["batch", "inference"]

@@ -224,6 +224,17 @@ def test_rotation_keeps_both_for_a_while(database: Database, monkeypatch: pytest
         database.write_now(lambda c: api_keys.rotate_key(c, owner, str(api_keys.id_of(old)), grace_s=1))
 
 
+@pytest.mark.acceptance("S2")
+@pytest.mark.parametrize("grace_s", [float("nan"), float("inf"), -1, 3650 * 86400 + 1])
+def test_an_old_key_has_an_end(database: Database, grace_s: float) -> None:
+    owner = user(database)
+    key_id = str(api_keys.id_of(key(database, owner)))
+    with pytest.raises(errors.InvalidRequest) as caught:
+        database.write_now(lambda c: api_keys.rotate_key(c, owner, key_id, grace_s=grace_s))
+    assert caught.value.field == "grace"
+    assert len(database.read_now(api_keys.list_keys)) == 1
+
+
 def test_use_is_noted_in_one_go(database: Database) -> None:
     authenticator = Authenticator(database)
     secret = key(database, user(database))

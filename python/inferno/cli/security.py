@@ -308,7 +308,7 @@ def revoke_key(key_id: str, as_json: bool, **where: Any) -> None:
 
 @api_key.command("rotate")
 @click.argument("key_id", metavar="ID")
-@click.option("--grace", type=click.FloatRange(0), default=24.0, metavar="HOURS", help="The old key's last hours (24).")
+@click.option("--grace", type=float, default=24.0, metavar="HOURS", help="The old key's last hours (24).")
 @_where
 @options.json_option
 def rotate_key(key_id: str, grace: float, as_json: bool, **where: Any) -> None:

@@ -136,6 +136,8 @@ def revoke_key(connection: Connection, key_id: str) -> ApiKey:
 def rotate_key(connection: Connection, user: User, key_id: str, *, grace_s: float) -> tuple[str, ApiKey]:
     """A new key with the same rights; the old one goes on for `grace_s` seconds, so that both are live while clients
     change over. Raises NotFound, InvalidRequest for a key that is no longer live."""
+    if not 0 <= grace_s <= MAX_DAYS * 86400:
+        raise errors.InvalidRequest(f"grace must be at least 0 and at most {MAX_DAYS * 24} hours.", field="grace")
     old, now = get_key(connection, key_id), time.time()
     if not old.is_live(now):
         raise errors.InvalidRequest(f"The API key {key_id!r} has expired or was revoked.", field="key")
