@@ -14,6 +14,8 @@ import click
 import pytest
 from inferno.cli.security import security
 
+#: A byte that is no character, as Python hands it over.
+NOT_UTF8 = "password\udcff"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -158,6 +160,15 @@ def test_programs_are_answered(inferno: Run) -> None:
         (("user", "modify", "nobody"), 3),
         (("user", "create", "ada", "--password", "x" * 2000), 1),
         (("api-keys",), 2),
+        (("user", "modify", NOT_UTF8, "--role", "user"), 1),
+        (("user", "delete", NOT_UTF8), 1),
+        (("user", "create", "ada", "--password", NOT_UTF8), 1),
+        (("user", "create", "ada", "--email", f"{NOT_UTF8}@b"), 1),
+        (("api-key", "revoke", NOT_UTF8), 1),
+        (("api-key", "rotate", NOT_UTF8), 1),
+        (("api-key", "create", "--user", NOT_UTF8, "--name", "k"), 1),
+        (("token", "create", "--user", NOT_UTF8), 1),
+        (("audit", "--action", NOT_UTF8), 1),
     ],
 )
 def test_mistakes_have_an_exit_code_and_one_line(inferno: Run, arguments: tuple[str, ...], code: int) -> None:
@@ -165,3 +176,7 @@ def test_mistakes_have_an_exit_code_and_one_line(inferno: Run, arguments: tuple[
     assert result.returncode == code
     assert result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_directory_may_have_any_name(inferno: Run, tmp_path: Path) -> None:
+    assert parsed(inferno("security", "user", "list", "--json", "--data-dir", str(tmp_path / NOT_UTF8))) == []

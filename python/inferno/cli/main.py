@@ -105,6 +105,12 @@ def main() -> None:
             raise
         _say(error.msg)
         sys.exit(output.EXIT_ERROR)
+    except UnicodeEncodeError as error:
+        if error.reason != "surrogates not allowed":
+            raise
+        # Bytes of an argument that are no characters. As paths they are good, so they are refused where they are used.
+        _say("An argument is not UTF-8.")
+        sys.exit(output.EXIT_ERROR)
     except KeyboardInterrupt:
         sys.exit(output.EXIT_INTERRUPTED)
 
