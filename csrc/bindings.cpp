@@ -500,6 +500,7 @@ public:
             std::unique_ptr<Model>           draft = load_draft_model(*model, options);
             info_                                  = model->info();
             context_size_                          = model->context_size();
+            max_token_bytes_                       = model->vocabulary().max_token_bytes();
             memory_                                = model->memory();
             memory_ += draft ? draft->memory() : MemoryEstimate{};
             engine_ = std::make_unique<Engine>(model, options, std::move(draft), open_prefix_file(path, options));
@@ -589,6 +590,7 @@ public:
     py::dict info() const { return to_dict(info_); }
     py::dict memory() const { return to_dict(memory_); }
     int32_t  context_size() const { return context_size_; }
+    size_t   max_token_bytes() const { return max_token_bytes_; }
     int      wake_fd() const { return engine_->events().fd(); }
     py::dict stats() const { return to_dict(engine_->stats()); }
 
@@ -596,7 +598,8 @@ private:
     std::unique_ptr<Engine> engine_;
     ModelInfo               info_;
     MemoryEstimate          memory_;
-    int32_t                 context_size_ = 0;
+    int32_t                 context_size_    = 0;
+    size_t                  max_token_bytes_ = 0;
 };
 
 // ---- files ------------------------------------------------------------------------------------------------------
@@ -656,6 +659,7 @@ void bind_engine(py::module_ & m) {
              "progress"_a = py::none())
         .def_property_readonly("info", &PyEngine::info)
         .def_property_readonly("context_size", &PyEngine::context_size)
+        .def_property_readonly("max_token_bytes", &PyEngine::max_token_bytes)
         .def_property_readonly("memory", &PyEngine::memory)
         .def_property_readonly("wake_fd", &PyEngine::wake_fd)
         .def("tokenize", &PyEngine::tokenize, "text"_a, "add_special"_a = true, "parse_special"_a = true,

@@ -80,6 +80,9 @@ public:
     // `add_special` adds what the model expects around a text (BOS, ...). `parse_special` reads the spelling of a
     // control token, as in "<|im_end|>", as that token: never for text that a user wrote in a chat.
     virtual std::vector<Token> tokenize(std::string_view text, bool add_special, bool parse_special) const = 0;
+    // The most bytes of a text that become one token: a text of more than n times as many has more than n tokens.
+    // 0 where there is no such number, because parts of a text, spaces for one, become none.
+    virtual size_t max_token_bytes() const { return 0; }
     // The pieces in a row, as a stream would show them, but without the space that SentencePiece models put before
     // a whole text. Throws Error(invalid_request, field "tokens") for an id outside the vocabulary.
     virtual std::string detokenize(const std::vector<Token> & tokens, bool render_special) const = 0;

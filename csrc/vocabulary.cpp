@@ -1,5 +1,6 @@
 #include "vocabulary.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "error.h"
@@ -40,6 +41,36 @@ LlamaVocabulary::LlamaVocabulary(const llama_vocab * vocab) : vocab_(vocab) {
             end_tokens_.push_back(token);
         }
     }
+    max_token_bytes_ = keeps_all() ? longest_text() : 0;
+}
+
+// Whether every byte of a text becomes part of a token. Kinds of vocabularies that this does not know may normalize.
+bool LlamaVocabulary::keeps_all() const {
+    switch (llama_vocab_type(vocab_)) {
+        case LLAMA_VOCAB_TYPE_SPM:
+        case LLAMA_VOCAB_TYPE_BPE:
+        case LLAMA_VOCAB_TYPE_RWKV:
+        case LLAMA_VOCAB_TYPE_PLAMO2: break;
+        default: return false;
+    }
+    for (Token token = 0; token < size(); ++token) {
+        // Takes the spaces beside it along, however many.
+        if ((llama_vocab_get_attr(vocab_, token) & (LLAMA_TOKEN_ATTR_LSTRIP | LLAMA_TOKEN_ATTR_RSTRIP)) != 0) {
+            return false;
+        }
+    }
+    return !tokenize(" ", false, false).empty();
+}
+
+size_t LlamaVocabulary::longest_text() const {
+    size_t longest = 0;
+    for (Token token = 0; token < size(); ++token) {
+        // SentencePiece's sign for a space, which a text may have in its place, is longer than one.
+        const std::string_view spelled  = llama_vocab_get_text(vocab_, token);
+        const bool             has_sign = spelled.find("\u2581") != std::string_view::npos;
+        longest = std::max(longest, has_sign ? spelled.size() : text_of(token, true).size());
+    }
+    return longest;
 }
 
 std::string_view LlamaVocabulary::piece(Token token) const {

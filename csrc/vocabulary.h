@@ -21,17 +21,21 @@ public:
     const std::vector<Token> & end_tokens() const override { return end_tokens_; }
     std::vector<Token> tokenize(std::string_view text, bool add_special, bool parse_special) const override;
     std::string        detokenize(const std::vector<Token> & tokens, bool render_special) const override;
+    size_t             max_token_bytes() const override { return max_token_bytes_; }
     const llama_vocab * native() const override { return vocab_; }
 
 private:
     std::string text_of(Token token, bool render_special) const;
     std::string first_text(Token token, bool render_special) const;
+    bool        keeps_all() const;
+    size_t      longest_text() const;
 
     const llama_vocab * vocab_;
     std::string         bytes_;    // all pieces, end to end
     std::vector<size_t> offsets_;  // piece t is bytes_[offsets_[t], offsets_[t + 1])
     std::vector<bool>   is_end_;
     std::vector<Token>  end_tokens_;
+    size_t              max_token_bytes_ = 0;
 };
 
 }  // namespace inferno

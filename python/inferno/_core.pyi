@@ -115,6 +115,11 @@ class Engine:
     @property
     def context_size(self) -> int: ...
     @property
+    def max_token_bytes(self) -> int:
+        """The most bytes of a text that become one token; 0 where there is no such number, because parts of a text
+        become none."""
+
+    @property
     def memory(self) -> Memory: ...
     @property
     def wake_fd(self) -> int:

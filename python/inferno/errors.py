@@ -61,7 +61,8 @@ class InvalidRequest(InfernoError):
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """The prompt does not fit the context; details carry `prompt_tokens` and `context_size`."""
+    """The prompt does not fit the context; details carry `prompt_tokens`, or the least there can be of what is far too
+    long, and `context_size`."""
 
     code = "CONTEXT_LENGTH_EXCEEDED"
 

@@ -252,6 +252,26 @@ TEST(control_tokens_have_no_text_unless_asked) {
     }
 }
 
+TEST(no_token_has_more_bytes_of_a_text_than_said) {
+    if (Model * model = generator()) {
+        const Vocabulary & vocabulary = model->vocabulary();
+        std::string        longest;
+        for (Token token = 0; token < vocabulary.size(); ++token) {
+            longest = std::max(longest, vocabulary.detokenize({token}, true), [](const auto & a, const auto & b) {
+                return a.size() < b.size();
+            });
+        }
+        CHECK_EQ(vocabulary.max_token_bytes(), longest.size());
+        const std::string sign = "\xE2\x96\x81";  // SentencePiece's, for a space
+        for (const std::string & text : {std::string(5000, ' '), longest + longest, sign + sign + "<|im_end|>"}) {
+            CHECK(text.size() <= vocabulary.max_token_bytes() * vocabulary.tokenize(text, false, true).size());
+        }
+    }
+    if (Model * model = embedder()) {  // its vocabulary drops spaces
+        CHECK_EQ(model->vocabulary().max_token_bytes(), 0U);
+    }
+}
+
 TEST(similar_sentences_have_similar_embeddings) {
     if (Model * model = embedder()) {
         CHECK(model->info().can_embed);

@@ -131,6 +131,14 @@ def test_a_prompt_may_fill_the_context_but_for_one_token(llm: LLM) -> None:
         llm.generate([token] * 256)
 
 
+@pytest.mark.acceptance("I5")
+def test_a_text_that_cannot_fit_is_not_even_tokenised(llm: LLM) -> None:
+    spaces = " " * 10_000_000
+    for refused in (lambda: llm.generate(spaces), lambda: llm.chat([{"role": "user", "content": spaces}])):
+        with pytest.raises(errors.ContextLengthExceeded, match=r"has 1000000[04] bytes but the context holds 256 tok"):
+            refused()
+
+
 def test_cancelling_a_stream_keeps_what_there_is(llm: LLM) -> None:
     with llm.stream("Once", max_tokens=200, ignore_eos=True) as stream:
         first = next(stream)

@@ -1,14 +1,15 @@
 """An engine without a model: the interface of `inferno._core.Engine`, in Python, and nothing it does takes time.
 
-A token is a byte of UTF-8. A sequence's text is its prompt, one word a step, repeated up to `max_tokens` words. Steps
-are taken by `step()`, or, in an engine that runs by itself, inside `submit`. What a sequence does otherwise is told by
-its prompt:
+A token is a byte of UTF-8, and two bytes at most by what it promises. A sequence's text is its prompt, one word a step,
+repeated up to `max_tokens` words. Steps are taken by `step()`, or, in an engine that runs by itself, inside `submit`.
+What a sequence does otherwise is told by its prompt:
 
     hang      says "hang" and never ends by itself
     boom      cannot be tokenised: an unexpected exception
     broken    ends in an error after its first word
     die       the process dies of SIGKILL while it is being submitted; in a worker only
     garbled   says something that cannot be sent
+    gate PATH is tokenised once the FIFO of that path has been opened for writing
     environ   the names of the environment's variables
     fds       what the process has open
 """
@@ -76,6 +77,7 @@ class FakeCore:
         options = options or {}
         self.info = {**INFO, **info}
         self.context_size: int = options.get("context_size", 64)
+        self.max_token_bytes = 2
         self.memory = {"total_bytes": MEMORY}
         self.submitted: list[dict[str, Any]] = []
         self.cancelled: list[int] = []
@@ -107,6 +109,9 @@ class FakeCore:
     def tokenize(self, text: str, add_special: bool = True, parse_special: bool = True) -> list[int]:
         if text == "boom":
             raise RuntimeError("tokeniser failure with /a/path in it")
+        if text.startswith("gate "):
+            with open(text.removeprefix("gate ")):
+                return [0]
         return list(text.encode())
 
     def detokenize(self, tokens: Sequence[int], render_special: bool = False) -> str:

@@ -82,6 +82,38 @@ def test_a_prompt_that_fills_the_context_is_refused(prompt: Prompt, field: str) 
     assert error.details == {"field": field, "prompt_tokens": 64, "context_size": 64}
 
 
+@pytest.mark.acceptance("I5")
+@pytest.mark.parametrize(
+    ("prompt", "max_token_bytes", "most"),
+    [
+        (TextPrompt("é" * 65), 2, 128),
+        (TextPrompt("x" * 8193), 128, 8192),
+        (TextPrompt("x" * 16385), 0, 16384),  # spaces may become no token
+        (ChatPrompt([Message("user", "x" * 16381)]), 2, 16384),  # a template may drop thoughts
+        (ChatPrompt([Message("user", "x" * 32765)]), 512, 32768),
+    ],
+)
+def test_what_cannot_fit_is_refused_before_it_is_tokenised(prompt: Prompt, max_token_bytes: int, most: int) -> None:
+    core = FakeCore()
+    core.max_token_bytes = max_token_bytes
+    core.tokenize = core.render_chat = None  # type: ignore[method-assign, assignment]
+    with pytest.raises(errors.ContextLengthExceeded) as caught:
+        Submitter(core, msgspec.convert(INFO, ModelInfo)).submit(request(prompt))  # type: ignore[arg-type]
+    size = 130 if most == 128 else most + 1
+    assert caught.value.message == f"The prompt has {size} bytes but the context holds 64 tokens."
+    assert caught.value.details == {
+        "field": "messages" if isinstance(prompt, ChatPrompt) else "prompt",
+        "prompt_tokens": 65,
+        "context_size": 64,
+    }
+
+
+def test_what_may_fit_is_tokenised() -> None:
+    assert refusal(request(TextPrompt("x" * 128))).message == "The prompt has 128 tokens but the context holds 64."
+    chat = ChatPrompt([Message("user", "x" * 16380)])
+    assert refusal(request(chat)).message == "The prompt has 16380 tokens but the context holds 64."
+
+
 @pytest.mark.parametrize(
     ("bad", "field"),
     [

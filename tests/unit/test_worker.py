@@ -1,10 +1,11 @@
 import asyncio
+import contextlib
 import os
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from inferno import errors
 from inferno.engine import frames
 from inferno.engine.restarts import RestartPolicy, Restarts
 from inferno.engine.worker import Patience, WorkerEngine, _Progress, worker_environment
+from inferno.engine.worker_main import _LONG_CHARACTERS, _TOKENIZER_THREADS
 from inferno.request import Delta, EmbeddingRequest, EngineStats, Finish, Request, TextPrompt
 
 pytestmark = pytest.mark.anyio
@@ -181,9 +183,51 @@ async def test_a_caller_that_leaves_while_submitting_leaves_no_work() -> None:
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await until(lambda: not engine._streams._expected)
-        await until(lambda: len(engine._streams) == 0)
+        process = engine._process
+        assert process is not None
+        await until(lambda: not process._calls)  # all answered, whatever of it was accepted cancelled
         assert (await engine.stats()).running == 0
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Until it is called, "gate fifo" is not tokenised."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    with contextlib.ExitStack() as opened:
+
+        def open_gate() -> None:
+            opened.callback(os.close, os.open("fifo", os.O_RDWR))
+
+        yield open_gate
+
+
+async def test_a_caller_that_leaves_before_its_prompt_is_tokenised_costs_nothing(gate: Callable[[], None]) -> None:
+    async with worker() as engine:
+        busy = [asyncio.create_task(engine.submit(request("gate fifo"))) for _ in range(_TOKENIZER_THREADS)]
+        leaving = [asyncio.create_task(engine.submit(request("hang"))) for _ in range(10)]
+        await asyncio.sleep(0)
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        process = engine._process
+        assert process is not None
+        await until(lambda: len(process._calls) == len(busy))  # the others have been answered, with every thread busy
+        gate()
+        for generation in await asyncio.gather(*busy):
+            await generation.result()
+        assert (await engine.stats()).running == 0
+
+
+async def test_long_prompts_delay_no_short_one(gate: Callable[[], None]) -> None:
+    async with worker() as engine:
+        long = [request("gate fifo", "x" * _LONG_CHARACTERS) for _ in range(_TOKENIZER_THREADS + 1)]
+        waiting = [asyncio.create_task(engine.submit(prompts)) for prompts in long]
+        await asyncio.sleep(0)
+        assert await text(engine, "a", max_tokens=1) == "a "
+        gate()
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(outcome, errors.ContextLengthExceeded)
 
 
 # ---- loading --------------------------------------------------------------------------------------------------------

@@ -78,7 +78,13 @@ class Close(msgspec.Struct, array_like=True, frozen=True, tag=5):
     grace_s: float
 
 
-ToWorker: TypeAlias = Load | Submit | Embed | Cancel | AskStats | Close
+class Withdraw(msgspec.Struct, array_like=True, frozen=True, tag=6):
+    """Who made this call waits no longer: Refused when nothing has been done for it yet, else its own answer."""
+
+    call: int
+
+
+ToWorker: TypeAlias = Load | Submit | Embed | Cancel | AskStats | Close | Withdraw
 
 
 # ---- from the worker ----

@@ -90,6 +90,24 @@ class WorkerProcess(asyncio.Protocol):
     def ask(self, question: Callable[[int], frames.ToWorker]) -> asyncio.Future[Any]:
         """Send a message that carries a call number. The future gets the answer, or InferenceFailed when the process
         ends first. Raises PayloadTooLarge."""
+        return self._ask(question)[1]
+
+    async def accepted(self, question: Callable[[int], frames.ToWorker]) -> list[int]:
+        """The ids that a Submit or an Embed is answered with. When the caller gives up waiting, it is withdrawn; what
+        has been accepted by then is cancelled: no work is left that nobody wants. Raises like `ask`."""
+        number, answer = self._ask(question)
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            self.tell(frames.Withdraw(number))
+            answer.add_done_callback(self._cancel)
+            raise
+
+    def _cancel(self, answer: asyncio.Future[list[int]]) -> None:
+        if answer.exception() is None:
+            self.tell(frames.Cancel(answer.result()))
+
+    def _ask(self, question: Callable[[int], frames.ToWorker]) -> tuple[int, asyncio.Future[Any]]:
         number = next(self._numbers)
         frame = frames.encode(question(number))
         answer = self._calls[number] = asyncio.get_running_loop().create_future()
@@ -97,7 +115,7 @@ class WorkerProcess(asyncio.Protocol):
             self._write(frame)
         else:
             self._forget()
-        return answer
+        return number, answer
 
     def tell(self, message: frames.ToWorker) -> None:
         """Send a message that has no answer; nothing happens when the process is gone."""

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from inferno._core import Engine as Core
 
 
+#: Bytes for each token of the context that a text may have where nobody knows the most that a token stands for:
+#: vocabularies drop spaces and accents, chat templates whole thoughts. One token of plain English has about four.
+_BYTES_A_TOKEN = 256
+
+
 class Submitter:
     """Puts requests into the queue of one engine. Blocking (a long prompt takes a while to tokenise); thread-safe.
 
@@ -34,6 +39,8 @@ class Submitter:
     def __init__(self, core: Core, info: ModelInfo) -> None:
         self._core = core
         self._info = info
+        self._text_bytes_a_token = core.max_token_bytes or _BYTES_A_TOKEN
+        self._chat_bytes_a_token = max(core.max_token_bytes, _BYTES_A_TOKEN)
 
     def submit(self, request: Request) -> list[int]:
         """Take queue places for all sequences or for none. Returns their ids: prompt by prompt, choice by choice."""
@@ -78,32 +85,42 @@ class Submitter:
         """(token ids, stop texts)"""
         match prompt:
             case TextPrompt(text):
-                _check_text((text,), field)
+                self._check_size((text,), self._text_bytes_a_token, field)
                 return self._core.tokenize(text, add_special=True, parse_special=True), []
             case TokenPrompt(tokens):
                 self._check_ids(tokens, field)
                 return tokens, []
             case ChatPrompt(messages):
                 _check_count(len(messages), MAX_MESSAGES, field)
-                _check_text((part for message in messages for part in (message.role, message.content)), field)
+                parts = (part for message in messages for part in (message.role, message.content))
+                self._check_size(parts, self._chat_bytes_a_token, field)
                 return self._core.render_chat([(message.role, message.content) for message in messages])
 
     def _check_ids(self, tokens: list[int], field: str) -> None:
         if tokens and not 0 <= min(tokens) <= max(tokens) < self._info.n_vocab:
             raise errors.InvalidRequest(f"{field} has a token id outside the vocabulary.", field=field)
 
+    def _check_size(self, texts: Iterable[str], bytes_a_token: int, field: str) -> None:
+        """What cannot fit is not tokenised to find that out: that takes seconds for each megabyte."""
+        size = _utf8_size(texts, field)
+        least = -(-size // bytes_a_token)
+        if least > self._core.context_size:
+            raise self._too_long(f"{size} bytes", f"{self._core.context_size} tokens", least, field)
+
     def _check_length(self, tokens: list[int], limit: int, field: str) -> None:
         if not tokens:
             raise errors.InvalidRequest(f"{field} must not be empty.", field=field)
         if len(tokens) > limit:
-            context_size = self._core.context_size
-            subject = "input" if field.startswith("input") else "prompt"
-            raise errors.ContextLengthExceeded(
-                f"The {subject} has {len(tokens)} tokens but the context holds {context_size}.",
-                field=field,
-                prompt_tokens=len(tokens),
-                context_size=context_size,
-            )
+            raise self._too_long(f"{len(tokens)} tokens", str(self._core.context_size), len(tokens), field)
+
+    def _too_long(self, has: str, holds: str, prompt_tokens: int, field: str) -> errors.ContextLengthExceeded:
+        subject = "input" if field.startswith("input") else "prompt"
+        return errors.ContextLengthExceeded(
+            f"The {subject} has {has} but the context holds {holds}.",
+            field=field,
+            prompt_tokens=prompt_tokens,
+            context_size=self._core.context_size,
+        )
 
 
 def _field(prompt: Prompt) -> str:
@@ -123,12 +140,10 @@ def _check_timeout(timeout_s: float | None) -> None:
         )
 
 
-def _check_text(texts: Iterable[str], field: str) -> None:
-    # A lone surrogate has no UTF-8 form.
+def _utf8_size(texts: Iterable[str], field: str) -> int:
     try:
-        for text in texts:
-            text.encode()
-    except UnicodeEncodeError:
+        return sum(len(text.encode()) for text in texts)
+    except UnicodeEncodeError:  # a lone surrogate has no UTF-8 form
         raise errors.InvalidRequest(f"{field} must be valid Unicode text.", field=field) from None
 
 

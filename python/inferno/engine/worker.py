@@ -19,7 +19,7 @@ from inferno.engine.generation import EmbeddingJob, Generation
 from inferno.engine.process import WORKER_COMMAND, ReportProgress, WorkerProcess
 from inferno.engine.protocol import EngineState
 from inferno.engine.restarts import RestartPolicy, Restarts
-from inferno.engine.streams import Streams, or_cancel
+from inferno.engine.streams import Streams
 from inferno.request import EmbeddingRequest, Embeddings, EngineStats, ErrorInfo, ModelInfo, Placement, Request
 
 log = logging.getLogger(__name__)
@@ -155,12 +155,17 @@ class WorkerEngine:
     # ---- work ---------------------------------------------------------------------------------------------------
 
     async def submit(self, request: Request) -> Generation:
-        return await or_cancel(self._submit(request))
+        process = self._serving()
+        with self._streams.expect():
+            ids = await self._accepted(process, lambda call: frames.Submit(call, request))
+            generation = Generation(request, ids, lambda ids: process.tell(frames.Cancel(ids)))
+            self._streams.add(generation)
+        return generation
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         done = []
         for first, part in embedding.parts(request):
-            job = await or_cancel(self._submit_embeddings(part, first))
+            job = await self._submit_embeddings(part, first)
             done.append(await job.result())
         return embedding.joined(request.model, done)
 
@@ -184,14 +189,6 @@ class WorkerEngine:
         await asyncio.gather(supervisor, return_exceptions=True)
         self._streams.fail_all(ErrorInfo("SERVICE_UNAVAILABLE", "The model has been unloaded."))
 
-    async def _submit(self, request: Request) -> Generation:
-        process = self._serving()
-        with self._streams.expect():
-            ids = await self._accepted(process, lambda call: frames.Submit(call, request))
-            generation = Generation(request, ids, lambda ids: process.tell(frames.Cancel(ids)))
-            self._streams.add(generation)
-        return generation
-
     async def _submit_embeddings(self, request: EmbeddingRequest, first: int) -> EmbeddingJob:
         process = self._serving()
         with self._streams.expect():
@@ -202,7 +199,7 @@ class WorkerEngine:
 
     async def _accepted(self, process: WorkerProcess, question: Callable[[int], frames.ToWorker]) -> list[int]:
         try:
-            ids: list[int] = await process.ask(question)
+            ids = await process.accepted(question)
         except UnicodeEncodeError:
             raise errors.InvalidRequest("The request must be valid Unicode text.") from None
         if process is not self._process:

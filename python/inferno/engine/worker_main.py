@@ -2,7 +2,8 @@
 
 Threads: the main thread reads frames and answers what takes no time; one thread waits for the engine's events and
 sends them; loading, tokenising and closing have threads of their own, so that neither a long prompt nor a long
-close delays a text that is being generated or the answer to a ping. The process exits when its socket closes.
+close delays a text that is being generated or the answer to a ping. Long prompts wait for each other and delay no
+short one. The process exits when its socket closes.
 """
 
 from __future__ import annotations
@@ -15,22 +16,24 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from inferno import errors
 from inferno.engine import frames
 from inferno.engine.core import OpenCore, open_core
 from inferno.engine.submission import Submitter
-from inferno.request import EngineStats, ModelInfo, Placement
+from inferno.request import EngineStats, ModelInfo, Placement, Prompt
 
 if TYPE_CHECKING:
     from inferno._core import Engine as Core
 
 _TOKENIZER_THREADS = 2
+_LONG_CHARACTERS = 100_000  # a fifth of a second, when it comes to the worst
 _READ_SIZE = 1 << 20
 _OOM_SCORE = 500  # the kernel's range is -1000 to 1000; the first to go when memory runs out
 _PR_SET_PDEATHSIG = 1
@@ -45,6 +48,8 @@ class Worker:
         self._sending = threading.Lock()
         self._reader = frames.FrameReader()
         self._tokenizers = ThreadPoolExecutor(_TOKENIZER_THREADS, "tokenize")
+        self._long_tokenizer = ThreadPoolExecutor(1, "tokenize-long")
+        self._accepting: dict[int, Future[None]] = {}  # by call
         # Set together, before Ready is sent.
         self._core: Core | None = None
         self._submitter: Submitter | None = None
@@ -66,9 +71,11 @@ class Worker:
             case frames.Load(path, options):
                 _in_thread(self._load, path, options)
             case frames.Submit(call, request):
-                self._tokenizers.submit(_or_exit, self._accept, call, lambda to: to.submit(request))
-            case frames.Embed(call, inputs, first):
-                self._tokenizers.submit(_or_exit, self._accept, call, lambda to: to.submit_embeddings(inputs, first))
+                self._begin(call, request.prompts, lambda to: to.submit(request))
+            case frames.Embed(call, query, first):
+                self._begin(call, query.inputs, lambda to: to.submit_embeddings(query, first))
+            case frames.Withdraw(call):
+                self._withdraw(call)
             case frames.Cancel(sequence_ids):
                 if self._core is not None:
                     self._core.cancel(sequence_ids)
@@ -76,6 +83,18 @@ class Worker:
                 self._send(frames.encode(frames.Stats(call, self._stats())))
             case frames.Close(grace_s):
                 _in_thread(self._close, grace_s)
+
+    def _begin(self, call: int, prompts: Sequence[Prompt], submit: Callable[[Submitter], list[int]]) -> None:
+        is_long = sum(prompt.n_characters for prompt in prompts) > _LONG_CHARACTERS
+        tokenizers = self._long_tokenizer if is_long else self._tokenizers
+        accepting = self._accepting[call] = tokenizers.submit(_or_exit, self._accept, call, submit)
+        accepting.add_done_callback(lambda _: self._accepting.pop(call))
+
+    def _withdraw(self, call: int) -> None:
+        accepting = self._accepting.get(call)
+        if accepting is not None and accepting.cancel():
+            refusal = errors.ServiceUnavailable("The request has been withdrawn.")
+            self._send(frames.encode(frames.Refused(call, frames.Failure.of(refusal))))
 
     # ---- each in some thread ------------------------------------------------------------------------------------
 
