@@ -85,7 +85,8 @@ class FakeEngine:
         if self.refusal is not None:
             raise self.refusal
         ids = [next(self._ids) for _ in range(len(request.prompts) * request.n)]
-        generation = Generation(request, ids, lambda ids: self._cancel(generation, ids))
+        prompt_tokens = PROMPT_TOKENS * len(request.prompts)
+        generation = Generation(request, ids, prompt_tokens, lambda ids: self._cancel(generation, ids))
         if self.pieces is not None:
             for index in range(len(ids)):
                 self._say_all(generation, index)

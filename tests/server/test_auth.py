@@ -15,7 +15,7 @@ from inferno.identity.passwords import hash_password
 from inferno.server.routes import route_table
 from inferno.store.database import Database
 
-from tests.fakes import PATIENCE_S, FakeEngine
+from tests.fakes import PATIENCE_S, PIECES, PROMPT_TOKENS, FakeEngine
 from tests.server.conftest import AUTH, CHAT, PROMPT, Live, make_services
 
 LOGIN = {"username": "user", "password": "pass"}
@@ -337,6 +337,59 @@ def test_tokens_are_charged_and_run_out(connect: Callable[..., httpx.Client], en
     assert answer.json()["error"]["details"]["limit"] == "tokens_per_minute"
     assert answer.json()["error"]["type"] == "rate_limit_error"
     assert client.get("/models").status_code == 200
+
+
+PROBE = {"model": PROMPT["model"], "prompt": "a", "max_tokens": 1}
+
+
+def cost_of(client: httpx.Client, work: Callable[[], object]) -> int:
+    """Tokens that `work` was charged for."""
+
+    def remaining() -> tuple[int, int]:
+        answer = client.post("/v1/completions", json=PROBE)
+        return int(answer.headers["x-ratelimit-remaining-tokens"]), answer.json()["usage"]["total_tokens"]
+
+    before, of_the_probe = remaining()
+    work()
+    return before - remaining()[0] - of_the_probe
+
+
+@pytest.mark.acceptance("L4")
+def test_a_prompt_is_charged_once_whatever_n_is(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
+    client = connect(make_services(engine, limits__enabled=True))
+    usages: list[int] = []
+
+    def work() -> None:
+        answer = client.post("/v1/completions", json={**PROBE, "prompt": ["a", "b"], "n": 3})
+        usages.append(answer.json()["usage"]["total_tokens"])
+
+    assert cost_of(client, work) == usages[0]
+
+
+@pytest.mark.acceptance("L4")
+def test_every_choice_is_reserved_for(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
+    client = connect(make_services(engine, limits__enabled=True, limits__tokens_per_minute=1000))
+    answer = client.post("/v1/completions", json={**PROBE, "prompt": ["a", "b"], "n": 3, "max_tokens": 10})
+    assert answer.headers["x-ratelimit-remaining-tokens"] == str(1000 - 2 * 3 * 10)
+
+
+@pytest.mark.acceptance("L4")
+def test_who_hangs_up_pays_for_the_prompt_and_what_was_said(serve: Callable[..., Live]) -> None:
+    engine = FakeEngine()
+    live = serve(engine, limits__enabled=True)
+
+    def hang_up() -> None:
+        engine.next()  # the probe's
+        engine.pieces = None
+        with live.post("/inference/stream", PROMPT) as connection:
+            generation = engine.next()
+            engine.say(generation, "The")
+            connection.recv(1)
+        assert engine.cancelled.get(timeout=PATIENCE_S) == generation.sequence_ids
+        engine.pieces = PIECES
+
+    with httpx.Client(base_url=live.url, headers=AUTH) as client:
+        assert cost_of(client, hang_up) == PROMPT_TOKENS + 1
 
 
 def test_openai_headers(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:

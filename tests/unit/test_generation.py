@@ -35,7 +35,7 @@ def finish(sequence_id: int, reason: str = "stop", prompt: int = 5, completion: 
 def make(n: int = 1, ids: tuple[int, ...] = (7,)) -> tuple[Generation, list[list[int]]]:
     cancelled: list[list[int]] = []
     request = Request(model="m", prompts=[TextPrompt("x")], n=n)
-    return Generation(request, ids, cancelled.append), cancelled
+    return Generation(request, ids, 5, cancelled.append), cancelled
 
 
 # ---- feeding and taking ---------------------------------------------------------------------------------------------
@@ -85,6 +85,17 @@ def test_pending_bytes_counts_utf8_until_taken() -> None:
     assert generation.pending_bytes == 7
     generation.take()
     assert generation.pending_bytes == 0
+
+
+def test_each_prompt_counts_once_and_what_has_been_said_counts_whatever_comes() -> None:
+    generation, _ = make(2, (7, 8))
+    assert generation.n_tokens == 5
+    generation.feed(Delta(7, "abc", 3))
+    assert generation.n_tokens == 8
+    generation.feed(finish(7, completion=4))  # of which one had no text
+    generation.feed(delta(8, "x"))
+    generation.fail(LOST)
+    assert generation.n_tokens == 10
 
 
 def test_fail_ends_every_open_sequence_once() -> None:

@@ -236,6 +236,24 @@ async def test_what_outlives_its_minute_is_charged_to_the_next(clock: Any) -> No
 
 
 @pytest.mark.anyio
+@pytest.mark.acceptance("L4")
+async def test_what_ends_just_after_its_minute_gives_nothing_back_to_the_next(clock: Any) -> None:
+    limits = limiter(tokens_per_minute=1000, concurrent_requests=1)
+    await reserve(limits)
+    clock.forward(59.2)
+    async with limits.admit("key:a") as admission:
+        assert admission is not None
+        await admission.reserve(0, 900)
+        clock.forward(0.9)  # into the next window, though within the rounded second that a client is told of
+        await admission.settle(10)
+    async with limits.admit("key:a") as admission:
+        assert admission is not None
+        await admission.reserve(0, 1)
+        assert admission.tokens is not None
+        assert admission.tokens.remaining == 989
+
+
+@pytest.mark.anyio
 @pytest.mark.acceptance("L1")
 async def test_switched_off() -> None:
     limits = limiter(enabled=False, requests_per_minute=1)

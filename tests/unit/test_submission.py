@@ -37,9 +37,10 @@ def refusal(request: Request | EmbeddingRequest, **info: object) -> errors.Inval
 
 def test_prompts_and_choices_become_sequences_in_order() -> None:
     submitter, core = make()
-    ids = submitter.submit(request(TextPrompt("a"), TokenPrompt([98]), n=2, priority=3, timeout_s=9.0, cache_salt=4))
-    assert ids == [1, 2, 3, 4]
-    assert [core._open[i].prompt for i in ids] == ["a", "a", "b", "b"]
+    prompts = TextPrompt("aaa"), TokenPrompt([98])
+    ids, prompt_tokens = submitter.submit(request(*prompts, n=2, priority=3, timeout_s=9.0, cache_salt=4))
+    assert (ids, prompt_tokens) == ([1, 2, 3, 4], 4)
+    assert [core._open[i].prompt for i in ids] == ["aaa", "aaa", "b", "b"]
     assert core.submitted == [{"sampling": [{}] * 4, "priority": 3, "timeout_s": 9.0, "cache_salt": 4}]
 
 
@@ -63,7 +64,7 @@ def test_a_chat_stops_where_its_template_says(given: object, sent: list[str]) ->
 
 def test_a_prompt_may_fill_the_context_but_for_one_token() -> None:
     submitter, _ = make()
-    assert submitter.submit(request(TextPrompt("x" * 63))) == [1]
+    assert submitter.submit(request(TextPrompt("x" * 63))) == ([1], 63)
 
 
 @pytest.mark.acceptance("I5")
@@ -151,7 +152,7 @@ def test_a_model_is_asked_only_for_what_it_can_do() -> None:
 
 def test_embedding_inputs_may_fill_the_context() -> None:
     submitter, _ = make()
-    assert submitter.submit_embeddings(EmbeddingRequest(model="m", inputs=[TextPrompt("x" * 64)])) == [1]
+    assert submitter.submit_embeddings(EmbeddingRequest(model="m", inputs=[TextPrompt("x" * 64)])) == ([1], 64)
 
 
 @pytest.mark.acceptance("B2")

@@ -103,6 +103,15 @@ async def test_a_request_is_served() -> None:
         assert "".join(pieces) == "one two one "
 
 
+async def test_a_prompt_counts_from_its_acceptance_on() -> None:
+    async with worker() as engine:
+        generation = await engine.submit(Request(model="m", prompts=[TextPrompt("hang")] * 2, n=3))
+        assert generation.n_tokens >= 2 * len("hang")
+        generation.cancel()
+        result = await generation.result()
+        assert generation.n_tokens == result.usage.total_tokens
+
+
 async def test_facts_cross_the_border() -> None:
     async with worker() as engine:
         assert (engine.context_size, engine.memory_bytes, engine.info.name) == (64, MEMORY, "Fake")

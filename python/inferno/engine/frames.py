@@ -116,8 +116,11 @@ class Events(msgspec.Struct, array_like=True, frozen=True, tag=13):
 
 
 class Accepted(msgspec.Struct, array_like=True, frozen=True, tag=14):
+    """`prompt_tokens` counts each prompt once, however many sequences continue it."""
+
     call: int
     sequence_ids: list[int]
+    prompt_tokens: int
 
 
 class Refused(msgspec.Struct, array_like=True, frozen=True, tag=15):

@@ -48,7 +48,7 @@ class SequenceStream:
         self._deltas: dict[int, Delta] = {}
         self._finishes: list[Finish] = []
         self._pending_bytes = 0
-        self._n_tokens: dict[int, int] = {}
+        self._n_tokens: dict[int, int] = {}  # of the completions
         self._ends_only = False
         self._nudged = False
         self._ring: Callable[[], object] | None = None
@@ -80,11 +80,6 @@ class SequenceStream:
         """Size of the text that waits to be taken, in UTF-8 bytes."""
         return self._pending_bytes
 
-    @property
-    def n_tokens(self) -> int:
-        """Tokens computed so far: of a sequence that has ended prompt and completion, of others the completion."""
-        return sum(self._n_tokens.values())
-
     # ---- the engine's side --------------------------------------------------------------------------------------
 
     def feed(self, event: Event) -> None:
@@ -95,7 +90,9 @@ class SequenceStream:
             if isinstance(event, Finish):
                 self._open.discard(event.id)
                 self._finishes.append(event)
-                self._n_tokens[event.id] = event.usage.total_tokens
+                # What an engine that is gone has said counts, though its Finish knows of nothing.
+                said = self._n_tokens.get(event.id, 0)
+                self._n_tokens[event.id] = max(said, event.usage.completion_tokens)
             else:
                 self._hold(event)
             ring = self._ring if self._worth_a_wake() else None
@@ -184,11 +181,19 @@ class Generation(SequenceStream):
         self,
         request: Request,
         sequence_ids: Iterable[int],
+        prompt_tokens: int,
         cancel: Callable[[list[int]], None],
         listen: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
+        """`prompt_tokens` counts each prompt once, whatever `n` is."""
         super().__init__(sequence_ids, cancel, listen)
         self.request = request
+        self._prompt_tokens = prompt_tokens
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the prompts, each once, and of the completions so far."""
+        return self._prompt_tokens + sum(self._n_tokens.values())
 
     async def result(self) -> Result:
         """All text, once it is complete. Raises the error that ended a sequence."""

@@ -110,8 +110,8 @@ class LocalEngine:
     def submit_now(self, request: Request) -> Generation:
         """Like `submit`, blocking while the prompts are tokenised."""
         with self._streams.expect():
-            ids = self._submitter.submit(request)
-            generation = Generation(request, ids, self._core.cancel, self._listen)
+            ids, prompt_tokens = self._submitter.submit(request)
+            generation = Generation(request, ids, prompt_tokens, self._core.cancel, self._listen)
             self._streams.add(generation)
         return generation
 
@@ -151,7 +151,7 @@ class LocalEngine:
 
     def _submit_embeddings(self, request: EmbeddingRequest, first: int) -> EmbeddingJob:
         with self._streams.expect():
-            ids = self._submitter.submit_embeddings(request, first)
+            ids, _ = self._submitter.submit_embeddings(request, first)
             job = EmbeddingJob(request, ids, self._core.cancel, self._listen)
             self._streams.add(job)
         return job

@@ -92,20 +92,21 @@ class WorkerProcess(asyncio.Protocol):
         ends first. Raises PayloadTooLarge."""
         return self._ask(question)[1]
 
-    async def accepted(self, question: Callable[[int], frames.ToWorker]) -> list[int]:
-        """The ids that a Submit or an Embed is answered with. When the caller gives up waiting, it is withdrawn; what
+    async def accepted(self, question: Callable[[int], frames.ToWorker]) -> frames.Accepted:
+        """What a Submit or an Embed is answered with. When the caller gives up waiting, it is withdrawn; what
         has been accepted by then is cancelled: no work is left that nobody wants. Raises like `ask`."""
         number, answer = self._ask(question)
         try:
-            return await asyncio.shield(answer)
+            accepted: frames.Accepted = await asyncio.shield(answer)
         except asyncio.CancelledError:
             self.tell(frames.Withdraw(number))
             answer.add_done_callback(self._cancel)
             raise
+        return accepted
 
-    def _cancel(self, answer: asyncio.Future[list[int]]) -> None:
+    def _cancel(self, answer: asyncio.Future[frames.Accepted]) -> None:
         if answer.exception() is None:
-            self.tell(frames.Cancel(answer.result()))
+            self.tell(frames.Cancel(answer.result().sequence_ids))
 
     def _ask(self, question: Callable[[int], frames.ToWorker]) -> tuple[int, asyncio.Future[Any]]:
         number = next(self._numbers)
@@ -183,8 +184,8 @@ class WorkerProcess(asyncio.Protocol):
         match message:
             case frames.Events(events):
                 self._receive(events)
-            case frames.Accepted(call, ids):
-                self._answer(call, ids)
+            case frames.Accepted(call):
+                self._answer(call, message)
             case frames.Refused(call, error):
                 self._answer(call, error.exception())
             case frames.Stats(call, stats):

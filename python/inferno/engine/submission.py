@@ -42,8 +42,9 @@ class Submitter:
         self._text_bytes_a_token = core.max_token_bytes or _BYTES_A_TOKEN
         self._chat_bytes_a_token = max(core.max_token_bytes, _BYTES_A_TOKEN)
 
-    def submit(self, request: Request) -> list[int]:
-        """Take queue places for all sequences or for none. Returns their ids: prompt by prompt, choice by choice."""
+    def submit(self, request: Request) -> tuple[list[int], int]:
+        """Take queue places for all sequences or for none. Returns their ids, prompt by prompt and choice by choice,
+        and the tokens of the prompts, each counted once."""
         if not self._info.can_generate:
             raise errors.InvalidRequest("The model does not generate text.", field="model")
         _check_count(len(request.prompts), MAX_PROMPTS, "prompt")
@@ -51,22 +52,26 @@ class Submitter:
         _check_timeout(request.timeout_s)
         prompts: list[list[int]] = []
         sampling: list[dict[str, Any]] = []
+        prompt_tokens = 0
         for prompt in request.prompts:
             tokens, stops = self._tokens(prompt, _field(prompt))
             # One position must be left for the first generated token.
             self._check_length(tokens, self._core.context_size - 1, _field(prompt))
+            prompt_tokens += len(tokens)
             prompts += [tokens] * request.n
             sampling += [_choice(request.sampling, stops, j) for j in range(request.n)]
-        return self._core.submit(
+        ids = self._core.submit(
             prompts,
             sampling,
             priority=request.priority,
             timeout_s=request.timeout_s,
             cache_salt=request.cache_salt,
         )
+        return ids, prompt_tokens
 
-    def submit_embeddings(self, request: EmbeddingRequest, first: int = 0) -> list[int]:
-        """Take queue places for all inputs or for none. `first` is the index that errors give the first input."""
+    def submit_embeddings(self, request: EmbeddingRequest, first: int = 0) -> tuple[list[int], int]:
+        """Take queue places for all inputs or for none. Returns their ids, and the tokens of all. `first` is the index
+        that errors give the first input."""
         if not self._info.can_embed:
             raise errors.InvalidRequest("The model does not make embeddings.", field="model")
         _check_count(len(request.inputs), MAX_INPUTS, "input")
@@ -79,7 +84,8 @@ class Submitter:
             tokens, _ = self._tokens(item, field)
             self._check_length(tokens, self._core.context_size, field)
             inputs.append(tokens)
-        return self._core.submit_embeddings(inputs, priority=request.priority, timeout_s=request.timeout_s)
+        ids = self._core.submit_embeddings(inputs, priority=request.priority, timeout_s=request.timeout_s)
+        return ids, sum(map(len, inputs))
 
     def _tokens(self, prompt: Prompt, field: str) -> tuple[list[int], list[str]]:
         """(token ids, stop texts)"""

@@ -157,8 +157,10 @@ class WorkerEngine:
     async def submit(self, request: Request) -> Generation:
         process = self._serving()
         with self._streams.expect():
-            ids = await self._accepted(process, lambda call: frames.Submit(call, request))
-            generation = Generation(request, ids, lambda ids: process.tell(frames.Cancel(ids)))
+            taken = await self._accepted(process, lambda call: frames.Submit(call, request))
+            generation = Generation(
+                request, taken.sequence_ids, taken.prompt_tokens, lambda ids: process.tell(frames.Cancel(ids))
+            )
             self._streams.add(generation)
         return generation
 
@@ -192,20 +194,20 @@ class WorkerEngine:
     async def _submit_embeddings(self, request: EmbeddingRequest, first: int) -> EmbeddingJob:
         process = self._serving()
         with self._streams.expect():
-            ids = await self._accepted(process, lambda call: frames.Embed(call, request, first))
-            job = EmbeddingJob(request, ids, lambda ids: process.tell(frames.Cancel(ids)))
+            taken = await self._accepted(process, lambda call: frames.Embed(call, request, first))
+            job = EmbeddingJob(request, taken.sequence_ids, lambda ids: process.tell(frames.Cancel(ids)))
             self._streams.add(job)
         return job
 
-    async def _accepted(self, process: WorkerProcess, question: Callable[[int], frames.ToWorker]) -> list[int]:
+    async def _accepted(self, process: WorkerProcess, question: Callable[[int], frames.ToWorker]) -> frames.Accepted:
         try:
-            ids = await process.accepted(question)
+            taken = await process.accepted(question)
         except UnicodeEncodeError:
             raise errors.InvalidRequest("The request must be valid Unicode text.") from None
         if process is not self._process:
             # It died in between; its sequences have been failed before they were known.
             raise errors.InferenceFailed("The model's worker process ended unexpectedly.")
-        return ids
+        return taken
 
     def _serving(self) -> WorkerProcess:
         if self._state == "ready" and self._process is not None and self._process.connected:

@@ -84,7 +84,9 @@ class Worker:
             case frames.Close(grace_s):
                 _in_thread(self._close, grace_s)
 
-    def _begin(self, call: int, prompts: Sequence[Prompt], submit: Callable[[Submitter], list[int]]) -> None:
+    def _begin(
+        self, call: int, prompts: Sequence[Prompt], submit: Callable[[Submitter], tuple[list[int], int]]
+    ) -> None:
         is_long = sum(prompt.n_characters for prompt in prompts) > _LONG_CHARACTERS
         tokenizers = self._long_tokenizer if is_long else self._tokenizers
         accepting = self._accepting[call] = tokenizers.submit(_or_exit, self._accept, call, submit)
@@ -117,10 +119,10 @@ class Worker:
         self._send(frames.encode(frames.Progress(fraction)))
         return True
 
-    def _accept(self, call: int, submit: Callable[[Submitter], list[int]]) -> None:
+    def _accept(self, call: int, submit: Callable[[Submitter], tuple[list[int], int]]) -> None:
         try:
             assert self._submitter is not None, "the parent waits for Ready"
-            answer = frames.encode(frames.Accepted(call, submit(self._submitter)))
+            answer = frames.encode(frames.Accepted(call, *submit(self._submitter)))
         except Exception as error:
             answer = frames.encode(frames.Refused(call, frames.Failure.of(error)))
         self._send(answer)

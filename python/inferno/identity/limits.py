@@ -228,7 +228,7 @@ class Admission:
             await add("tokens_per_minute", self._subject, _MINUTE, -wanted)
             raise Exceeded(window)
         self.tokens, self._reserved = window, wanted
-        self._until = time.monotonic() + window.resets_after_s
+        self._until = time.monotonic() + window.resets - time.time()
 
     async def settle(self, tokens: int) -> None:
         """Replace what was set aside by what was used, prompt and completion together. Once; later calls do nothing."""

@@ -52,7 +52,7 @@ async def accepted(
     )
     with services.observe(request, origin) as observed:
         most = request.sampling.get("max_tokens") or _USUAL_TOKENS
-        reservation = reserved(admission, request.prompts, most * len(request.prompts))
+        reservation = reserved(admission, request.prompts, most * len(request.prompts) * request.n)
         async with reservation as spent, services.pool.lease(request.model) as lease:
             observed.admitted()
             generation = await lease.engine.submit(request)
