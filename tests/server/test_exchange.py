@@ -237,7 +237,16 @@ def test_a_server_on_every_address_takes_every_name(connect: Callable[..., httpx
     assert client.get("/health", headers={"Host": "any.example"}).status_code == 200
 
 
-PREFLIGHT = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+#: Of the `openai` package for JavaScript, in a browser.
+SDK_HEADERS = (
+    "authorization,content-type,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version,"
+    "x-stainless-retry-count,x-stainless-runtime,x-stainless-runtime-version,x-stainless-timeout"
+)
+PREFLIGHT = {
+    "Origin": "https://app.example",
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": SDK_HEADERS,
+}
 
 
 @pytest.mark.acceptance("S8")
@@ -255,12 +264,14 @@ def test_origins_can_be_allowed(
     preflight = client.options("/inference", headers=PREFLIGHT)
     assert preflight.status_code == 204
     assert preflight.headers["access-control-allow-origin"] == answer
-    assert "Authorization" in preflight.headers["access-control-allow-headers"]
+    assert preflight.headers["access-control-allow-headers"] == SDK_HEADERS
+    assert "access-control-allow-credentials" not in preflight.headers
     methods = set(preflight.headers["access-control-allow-methods"].split(", "))
     assert methods == {route.method for route in route_table()}
     refused = client.post("/inference", json={}, headers={"Origin": "https://app.example"})
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == answer
+    assert refused.headers["access-control-expose-headers"] == "*"
 
 
 @pytest.mark.acceptance("S8")

@@ -1,7 +1,8 @@
 """Cross-origin calls from browsers: nothing unless the operator lists the origin (or `*`).
 
 https://fetch.spec.whatwg.org/#http-cors-protocol. Credentials are header fields that a page sets itself; cookies
-play no part, so `Access-Control-Allow-Credentials` is never sent.
+play no part, so `Access-Control-Allow-Credentials` is never sent. A listed origin may send any header field, for SDKs
+have some of their own, and read any, which without such credentials `*` stands for.
 """
 
 from __future__ import annotations
@@ -12,18 +13,6 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 _METHODS = b"GET, POST, DELETE"
-_ASKED_FOR = (
-    b"Authorization, X-API-Key, Content-Type, API-Version, X-Request-ID, Idempotency-Key, traceparent, tracestate"
-)
-_EXPOSED = (
-    b"X-Request-ID, API-Version, Retry-After, Deprecation, Sunset, Link, "
-    b"X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-RateLimit-Reset-After"
-)
-_PREFLIGHT = [
-    (b"access-control-allow-methods", _METHODS),
-    (b"access-control-allow-headers", _ASKED_FOR),
-    (b"access-control-max-age", b"600"),
-]
 
 
 def headers(request: Headers, method: str, origins: Sequence[str]) -> list[tuple[bytes, bytes]]:
@@ -33,8 +22,17 @@ def headers(request: Headers, method: str, origins: Sequence[str]) -> list[tuple
         return []
     allowed = [(b"access-control-allow-origin", b"*" if "*" in origins else origin.encode("latin-1"))]
     if method == "OPTIONS" and "access-control-request-method" in request:
-        return [*allowed, *_PREFLIGHT, (b"vary", b"Origin")]
-    return [*allowed, (b"access-control-expose-headers", _EXPOSED), (b"vary", b"Origin")]
+        return [*allowed, *_preflight(request), (b"vary", b"Origin, Access-Control-Request-Headers")]
+    return [*allowed, (b"access-control-expose-headers", b"*"), (b"vary", b"Origin")]
+
+
+def _preflight(request: Headers) -> list[tuple[bytes, bytes]]:
+    asked_for = request.get("access-control-request-headers", "")
+    return [
+        (b"access-control-allow-methods", _METHODS),
+        (b"access-control-allow-headers", asked_for.encode("latin-1")),  # `*` would leave out Authorization
+        (b"access-control-max-age", b"600"),
+    ]
 
 
 def admits(request: Headers, origins: Sequence[str]) -> bool:
