@@ -85,6 +85,12 @@ def test_a_sane_request_id_is_kept(client: httpx.Client) -> None:
     assert response.headers["x-request-id"] == response.json()["request_id"] == "my.id-1_2"
 
 
+def test_openais_routes_say_how_long_they_took(client: httpx.Client) -> None:
+    for path in ("/v1/models", "/v1/none"):
+        assert client.get(path).headers["openai-processing-ms"].isdecimal()
+    assert "openai-processing-ms" not in client.get("/models").headers
+
+
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "a;b", "é".encode(), "<script>"])
 def test_other_request_ids_are_replaced(client: httpx.Client, given: Any) -> None:
     assert client.get("/health", headers={"X-Request-ID": given}).headers["x-request-id"].startswith("req_")

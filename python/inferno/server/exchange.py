@@ -140,14 +140,19 @@ class Exchange:
             *cors.headers(self._headers, self._method, self._settings.cors_origins),
             *(spec.deprecation.headers() if spec and spec.deprecation else ()),
             *self._limit_headers(),
+            *self._openai_headers(),
         ]
+
+    def _openai_headers(self) -> list[tuple[bytes, bytes]]:
+        """The time to the answer's beginning, under the name that OpenAI gives it."""
+        return [(b"openai-processing-ms", str(round(self._ms)).encode())] if self._is_openai else []
 
     def _limit_headers(self) -> list[tuple[bytes, bytes]]:
         admission: Admission | None = self._scope.get(rate_limit.ADMISSION)
         if admission is None:
             return []
         told = rate_limit.headers(admission.window)
-        if self._scope["path"].startswith("/v1/"):
+        if self._is_openai:
             told |= rate_limit.openai_headers(admission)
         return [(name.lower().encode(), value.encode()) for name, value in told.items()]
 
@@ -156,13 +161,21 @@ class Exchange:
         method: str = self._scope.get("method", "GET")  # a handshake is a GET
         return method
 
+    @property
+    def _is_openai(self) -> bool:
+        path: str = self._scope["path"]
+        return path.startswith("/v1/")
+
+    @property
+    def _ms(self) -> float:
+        return (time.perf_counter() - self._began) * 1000
+
     async def _fail(self, error: errors.InfernoError) -> None:
         if self._status:  # bytes have left; a second answer is not possible
             if self._is_websocket:
                 await self.send({"type": "websocket.close", "code": int(CloseCode.INTERNAL_ERROR)})
             return
-        openai = self._scope["path"].startswith("/v1/")
-        body = envelope(error, self._request_id, openai=openai)
+        body = envelope(error, self._request_id, openai=self._is_openai)
         told = headers(error)
         if isinstance(error, Exceeded):
             # of the limit that was hit, not of the requests per minute
@@ -177,6 +190,6 @@ class Exchange:
             "method": self._method,
             "route": getattr(self._scope.get("route"), "path", "none"),
             "status": self._status,
-            "ms": round((time.perf_counter() - self._began) * 1000, 1),
+            "ms": round(self._ms, 1),
         }
         log.info("request", extra={"fields": fields})
