@@ -3,7 +3,7 @@ from typing import Any
 import msgspec
 import pytest
 from fake_core import INFO, FakeCore
-from inferno import errors
+from inferno import _core, errors
 from inferno.engine.submission import Submitter
 from inferno.request import (
     ChatPrompt,
@@ -49,6 +49,13 @@ def test_each_choice_has_its_own_seed() -> None:
     submitter.submit(request(TextPrompt("a"), TextPrompt("b"), n=3, sampling={"seed": 10, "top_k": 1}))
     assert [s["seed"] for s in core.submitted[0]["sampling"]] == [10, 11, 12, 10, 11, 12]
     assert all(s["top_k"] == 1 for s in core.submitted[0]["sampling"])
+
+
+def test_after_the_last_seed_comes_the_first() -> None:
+    submitter, core = make()
+    submitter.submit(request(TextPrompt("a"), n=3, sampling=_core.validate_sampling({"seed": 2**53 - 2})))
+    seeds = [_core.validate_sampling({"seed": s["seed"]})["seed"] for s in core.submitted[0]["sampling"]]
+    assert seeds == [2**53 - 2, 2**53 - 1, -(2**53 - 1)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -159,8 +160,23 @@ def _choice(sampling: dict[str, Any], stops: list[str], index: int) -> dict[str,
     if stops:
         result["stop"] = [*_as_list(sampling.get("stop")), *stops]
     if sampling.get("seed") is not None:
-        result["seed"] = sampling["seed"] + index
+        result["seed"] = _seed(sampling["seed"], index)
     return result
+
+
+def _seed(first: int, index: int) -> int:
+    """After the last seed comes the first one."""
+    seeds = _seeds()
+    return seeds[(first - seeds.start + index) % len(seeds)]
+
+
+@functools.cache
+def _seeds() -> range:
+    """All there are. The engine's table is imported when first needed, as the engine is."""
+    from inferno import _core
+
+    row = next(row for row in _core.sampling_fields() if row["name"] == "seed")
+    return range(int(row["min"]), int(row["max"]) + 1)
 
 
 def _as_list(stop: str | list[str] | None) -> list[str]:
