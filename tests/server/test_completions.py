@@ -79,6 +79,22 @@ def test_stream(client: httpx.Client) -> None:
     assert [end for end in ends if end] == ["stop", "stop"]
 
 
+@pytest.mark.acceptance("O3")
+def test_the_prompt_may_be_all_of_the_answer(client: httpx.Client) -> None:
+    fields = {"prompt": ["a", "b"], "echo": True, "max_tokens": 0}
+    body = complete(client, **fields).json()
+    assert [(choice["text"], choice["finish_reason"]) for choice in body["choices"]] == [
+        ("a", "length"),
+        ("b", "length"),
+    ]
+    assert (body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"]) == (8, 0)
+    streamed = complete(client, **fields, stream=True, stream_options={"include_usage": True}).text
+    *chunks, end, done = sse_data(streamed)
+    assert [chunk["choices"][0]["text"] for chunk in chunks] == ["a", "b", "", ""]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, "length", "length"]
+    assert (end["usage"], done) == (body["usage"], "[DONE]")
+
+
 def test_logprobs(client: httpx.Client) -> None:
     logprobs = complete(client, logprobs=2).json()["choices"][0]["logprobs"]
     assert logprobs["tokens"] == ["The", " capital", " is", " Paris", "."]
@@ -99,6 +115,9 @@ def test_offsets_go_on_through_a_stream(client: httpx.Client) -> None:
         ({"echo": True, "logprobs": 1}, "echo"),
         ({"echo": True, "prompt": [1]}, "echo"),
         ({"echo": 1}, "echo"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"echo": True, "max_tokens": False}, "max_tokens"),
+        ({"echo": True, "max_tokens": -1}, "max_tokens"),
         ({"suffix": "end"}, "suffix"),
         ({"best_of": 3}, "best_of"),
         ({"best_of": "1"}, "best_of"),

@@ -125,6 +125,7 @@ def _chat_completion() -> Schema:
 
 def _completion() -> Schema:
     fields = _openai({"max_tokens": openai_completions.DEFAULT_MAX_TOKENS})
+    fields["max_tokens"]["minimum"] = 0  # with echo
     return _object(["model", "prompt"], model=_TEXT, prompt=_one_or_many(MAX_PROMPTS), echo=_FLAG, **fields)
 
 

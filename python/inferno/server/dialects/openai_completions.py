@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from inferno import errors
 from inferno.request import (
     MAX_PROMPTS,
     Delta,
+    Event,
     Finish,
     Prompt,
     Request,
@@ -16,6 +19,7 @@ from inferno.request import (
     TextPrompt,
     TokenLogprob,
     TokenPrompt,
+    Usage,
 )
 from inferno.server.body import Body
 from inferno.server.dialects.base import Frame, finite, is_token_list, refuse_unsupported, sampling, token_text
@@ -45,7 +49,12 @@ def parse(body: Body) -> Request:
     return Request(
         model=body.text("model"),
         prompts=prompts,
-        sampling=sampling(body, {**DEFAULTS, "max_tokens": DEFAULT_MAX_TOKENS}, RENAMED),
+        sampling=sampling(
+            body,
+            {**DEFAULTS, "max_tokens": DEFAULT_MAX_TOKENS},
+            RENAMED,
+            instead={"max_tokens": 1} if only_echoes(body) else None,  # the engine makes one token at least
+        ),
         n=n,
         id=completion_id("cmpl"),
     )
@@ -54,6 +63,12 @@ def parse(body: Body) -> Request:
 def wants_echo(body: Body) -> bool:
     """True when the answer begins with the prompt."""
     return body.flag("echo")
+
+
+def only_echoes(body: Body) -> bool:
+    """True when the prompt is all of the answer."""
+    value = body.raw("max_tokens")
+    return wants_echo(body) and value == 0 and value is not False
 
 
 def _check_echo(body: Body, prompts: list[Prompt]) -> None:
@@ -85,12 +100,18 @@ def _prompt(body: Body, key: str, value: Any) -> Prompt:
 class CompletionRenderer(ChunkRenderer):
     object_name = "text_completion"
 
-    def __init__(self, request: Request, stream: StreamOptions, fingerprint: str, echo: bool) -> None:
+    def __init__(
+        self, request: Request, stream: StreamOptions, fingerprint: str, echo: bool, only_echo: bool = False
+    ) -> None:
         super().__init__(request, stream, fingerprint)
         self._echo = echo
+        self._only_echo = only_echo
         self._offsets: dict[int, int] = {}
 
     def whole(self, result: Result, elapsed_ms: int) -> dict[str, Any]:
+        if self._only_echo:
+            bare = [msgspec.structs.replace(choice, text="", finish_reason="length") for choice in result.choices]
+            result = msgspec.structs.replace(result, choices=bare, usage=_of_prompt(result.usage))
         choices = [
             {
                 "text": self._head(choice.index) + choice.text,
@@ -106,6 +127,13 @@ class CompletionRenderer(ChunkRenderer):
         if self._echo:
             for index in range(len(self.request.prompts) * self.request.n):
                 yield self.chunk([self._choice(index, self._head(index), None, None)])
+
+    def event(self, index: int, event: Event) -> Iterator[Frame]:
+        if self._only_echo:
+            if isinstance(event, Delta):
+                return
+            event = msgspec.structs.replace(event, reason="length", usage=_of_prompt(event.usage))
+        yield from super().event(index, event)
 
     def delta_choice(self, index: int, delta: Delta) -> dict[str, Any]:
         return self._choice(index, delta.text, self._logprobs(index, delta.logprobs), None)
@@ -134,3 +162,7 @@ class CompletionRenderer(ChunkRenderer):
             "top_logprobs": [{token_text(o): finite(o.logprob) for o in token.top} for token in tokens],
             "text_offset": offsets,
         }
+
+
+def _of_prompt(usage: Usage) -> Usage:
+    return msgspec.structs.replace(usage, completion_tokens=0)

@@ -33,8 +33,8 @@ async def chat_completions(call: Call) -> Answer | None:
 async def completions(call: Call) -> Answer | None:
     body = await call.body()
     request, stream = openai_completions.parse(body), openai.parse_stream(body)
-    echo = openai_completions.wants_echo(body)
-    renderer = openai_completions.CompletionRenderer(request, stream, call.services.fingerprint, echo)
+    echo, only_echo = openai_completions.wants_echo(body), openai_completions.only_echoes(body)
+    renderer = openai_completions.CompletionRenderer(request, stream, call.services.fingerprint, echo, only_echo)
     return await generate(call, request, renderer, stream.stream)
 
 
