@@ -1,4 +1,4 @@
-"""Serves a fake engine in a process of its own: `python -m tests.server.serve_fake DRAIN_SECONDS`.
+"""Serves a fake engine in a process of its own: `python -m tests.server.serve_fake DRAIN_SECONDS LOG_LEVEL`.
 
 The engine says one word to each request and then waits to be cancelled.
 """
@@ -22,6 +22,6 @@ class _Talker(FakeEngine):
 
 
 if __name__ == "__main__":
-    logs.configure("info", "text")
+    logs.configure(sys.argv[2], "text")
     services = make_services(_Talker(None), server__port=0, server__drain_s=float(sys.argv[1]))
     run(services, lambda url: print(url, flush=True))

@@ -23,14 +23,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from tests.fakes import PATIENCE_S, FakeEngine
-from tests.server.conftest import AUTH, PROMPT, make_services, settings
+from tests.server.conftest import AUTH, KEY, PROMPT, make_services, settings
 
 
 class Child:
     """A running server with a fake engine that never stops talking by itself."""
 
-    def __init__(self, drain_s: float) -> None:
-        command = [sys.executable, "-m", "tests.server.serve_fake", str(drain_s)]
+    def __init__(self, drain_s: float, log_level: str) -> None:
+        command = [sys.executable, "-m", "tests.server.serve_fake", str(drain_s), log_level]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, **pipes)
         assert self.process.stdout is not None
@@ -45,10 +45,10 @@ class Child:
             yield lines
 
     @contextlib.contextmanager
-    def websocket(self, *names: str) -> Iterator[ClientConnection]:
+    def websocket(self, *names: str, headers: dict[str, str] = AUTH) -> Iterator[ClientConnection]:
         """A connection on which requests of these ids have begun to stream."""
         uri = self.url.replace("http", "ws", 1) + "/ws"
-        with connect(uri, additional_headers=AUTH, proxy=None) as connection:
+        with connect(uri, additional_headers=headers, proxy=None) as connection:
             for name in names:
                 connection.send(json.dumps({"type": "inference", "id": name, "stream": True, **PROMPT}))
                 assert "word" in connection.recv(PATIENCE_S)
@@ -68,11 +68,11 @@ class Child:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[float], Child]]:
+def start() -> Iterator[Callable[..., Child]]:
     children = []
 
-    def make(drain_s: float) -> Child:
-        children.append(Child(drain_s))
+    def make(drain_s: float, log_level: str = "info") -> Child:
+        children.append(Child(drain_s, log_level))
         return children[-1]
 
     yield make
@@ -171,6 +171,17 @@ def test_requests_of_a_websocket_that_outlast_the_drain_time(start: Callable[[fl
     status, log = child.end()
     assert status == 0
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("headers", [AUTH, {"X-API-Key": KEY}], ids=["bearer", "x-api-key"])
+def test_keys_are_not_in_the_log_at_any_level(start: Callable[..., Child], headers: dict[str, str]) -> None:
+    child = start(30, "debug")
+    with child.websocket("a", headers=headers):
+        pass
+    child.process.send_signal(signal.SIGTERM)
+    log = child.end()[1]
+    assert "route=/ws" in log
+    assert KEY not in log
 
 
 @pytest.mark.acceptance("A7", "S8")

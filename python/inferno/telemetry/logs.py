@@ -43,7 +43,8 @@ def configure(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("alembic", "httpx", "httpcore", "uvicorn.error", "asyncio"):
+    # Some of these would also write down what travels: websockets has keys in the headers of its handshakes.
+    for noisy in ("alembic", "httpx", "httpcore", "uvicorn.error", "websockets", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Malformed trace headers are the clients' business: a warning for each would be theirs to write our log with.
     logging.getLogger("opentelemetry.trace").setLevel(logging.ERROR)
