@@ -119,6 +119,12 @@ def test_a_wrong_header_is_refused_before_the_handshake(live: Live, headers: dic
     assert (status, error["code"], error["headers"]["WWW-Authenticate"]) == (401, "AUTHENTICATION_FAILED", "Bearer")
 
 
+def test_a_refusal_is_no_fault_of_ours(live: Live, caplog: pytest.LogCaptureFixture) -> None:
+    assert refusal(live, headers={"X-API-Key": "x"})[0] == 401
+    assert httpx.get(f"{live.url}/health").status_code == 200  # the loop has had a turn
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 @pytest.mark.acceptance("W1")
 @pytest.mark.parametrize("name", ["token", "access_token", "api_key", "Key", "Authorization"])
 def test_keys_in_the_address_are_refused(live: Live, name: str) -> None:

@@ -79,6 +79,13 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         else:
             super().send_receive_event_to_app()
 
+    # ---- what leaves --------------------------------------------------------------------------------------------
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.close_sent and self.initial_response is not None:
+            self.handshake_complete = True  # by a refusal, which the base class takes for no answer at all
+
     # ---- endings ------------------------------------------------------------------------------------------------
 
     def _fail(self, code: CloseCode, reason: str) -> None:
