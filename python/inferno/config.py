@@ -622,9 +622,13 @@ def _to_path(_: Setting, raw: Any) -> Path | str:
 
 def _to_list(_: Setting, raw: Any) -> list[str]:
     items = raw.split(",") if isinstance(raw, str) else raw
-    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+    if not _is_texts(items):
         raise ValueError("must be a list of texts")
     return [item.strip() for item in items if item.strip()]
+
+
+def _is_texts(raw: Any) -> bool:
+    return isinstance(raw, list | tuple) and all(isinstance(item, str) for item in raw)
 
 
 def _to_dict(_: Setting, raw: Any) -> dict[str, str]:
@@ -649,8 +653,10 @@ def _to_tables(_: Setting, raw: Any) -> tuple[dict[str, Any], ...]:
     for item in raw:
         if unknown := item.keys() - {"webhook_url", "events", "secret"}:
             raise ValueError(f"knows no {min(unknown)}: it has webhook_url, events and secret")
-        if not isinstance(item.get("webhook_url"), str) or not isinstance(item.get("events"), list):
-            raise ValueError("needs webhook_url (text) and events (list) in each table")
+        if not isinstance(item.get("webhook_url"), str) or not _is_texts(item.get("events")):
+            raise ValueError("needs webhook_url (text) and events (list of texts) in each table")
+        if not isinstance(item.get("secret"), str | None):
+            raise ValueError("needs a secret that is text, or none, in each table")
     return tuple(raw)
 
 

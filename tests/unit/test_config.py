@@ -84,6 +84,15 @@ def test_webhooks_are_tables(home: dict[str, str], text: str) -> None:
     assert "webhooks" in _problems(home, INFERNO_WEBHOOKS=text)[0]
 
 
+@pytest.mark.parametrize(("name", "value"), [("secret", "5"), ("events", "[5]"), ("events", '[["x"]]')])
+def test_fields_of_webhooks_have_their_types(home: dict[str, str], name: str, value: str) -> None:
+    fields = {"webhook_url": "'https://example.org'", "events": "[]", name: value}
+    lines = [f"{key} = {text}" for key, text in fields.items()]
+    (problem,) = _problems(home, "\n".join(["[[webhooks]]", *lines]))
+    assert problem.startswith("file: webhooks ")
+    assert name in problem
+
+
 def test_networks_are_checked(home: dict[str, str]) -> None:
     problems = _problems(home, "[server]\ntrusted_proxies = ['10.0.0.0/8', 'x']\n[webhook]\nallow = ['10.0.0.1/8']\n")
     assert ["'x'" in problems[0], "'10.0.0.1/8'" in problems[1], len(problems)] == [True, True, 2]
