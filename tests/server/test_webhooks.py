@@ -11,9 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
-from inferno import verify_webhook
+from inferno import errors, verify_webhook
 from inferno.identity import api_keys, users
 from inferno.store.database import Database
+from inferno.store.schema import webhooks
+from sqlalchemy import update
 from standardwebhooks import Webhook as StandardWebhook
 
 from tests.fakes import PATIENCE_S, FakeEngine
@@ -245,6 +247,25 @@ def test_attempts_are_counted(on_server: httpx.Client, receiver: Receiver) -> No
     deadline = time.monotonic() + PATIENCE_S
     while (attempts("delivered"), attempts("pending")) != (1, 1):
         assert time.monotonic() < deadline
+
+
+@pytest.mark.acceptance("K4")
+@pytest.mark.parametrize("secret", ["whsec_%%", "whsec_", "x" * 513])
+def test_a_secret_that_cannot_sign_is_refused_at_the_start(engine: FakeEngine, secret: str) -> None:
+    with pytest.raises(errors.InvalidRequest, match=r"^webhook\.secret must ") as caught:
+        make_services(engine, webhook__secret=secret)
+    assert caught.value.field == "webhook.secret"
+
+
+def test_a_fault_of_ours_is_a_failed_attempt(on_server: httpx.Client, receiver: Receiver, database: Database) -> None:
+    webhook = on_server.post("/webhooks", json={"webhook_url": receiver.url, "events": EVENTS}).json()["id"]
+    database.write_now(lambda c: c.execute(update(webhooks).values(secret="whsec_%%")))  # nothing can be signed with it
+    on_server.post(f"/webhooks/{webhook}/test")
+    deadline = time.monotonic() + PATIENCE_S
+    while (seen := on_server.get(f"/webhooks/{webhook}/deliveries").json()["deliveries"][0])["last_error"] is None:
+        assert time.monotonic() < deadline
+    assert (seen["last_error"], seen["state"], seen["attempts"]) == ("internal_error", "pending", 1)
+    assert receiver.messages.empty()
 
 
 @pytest.mark.acceptance("K1")

@@ -8,7 +8,7 @@ import ipaddress
 import time
 from dataclasses import dataclass, field
 
-from inferno import __version__
+from inferno import __version__, errors
 from inferno.batch.census import Census
 from inferno.batch.runner import BatchRunner
 from inferno.config import Settings
@@ -30,6 +30,7 @@ from inferno.webhooks.deliverer import Deliverer
 from inferno.webhooks.endpoints import EVENTS, configure_webhooks
 from inferno.webhooks.outbound import Policy
 from inferno.webhooks.outbox import OPERATOR, STATES
+from inferno.webhooks.signing import check_secret
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Services:
 
 
 def build_services(settings: Settings, registry: Registry, pool: ModelPool, database: Database) -> Services:
-    """All rooms, wired. Raises InvalidRequest for webhooks of the configuration that are none."""
+    """All rooms, wired. Raises InvalidRequest for webhooks of the configuration, or a secret, that are none."""
     metrics = Metrics()
     metrics.know(registry.ids())
     traces = Traces(settings.traces)
@@ -83,7 +84,7 @@ def build_services(settings: Settings, registry: Registry, pool: ModelPool, data
             metrics, traces, request, Origin(user_id=user_id, request_id=request.id, awaited=False)
         ),
         salt_of=authenticator.salt_of,
-        on_ended=batch_ended(settings.webhook.secret),
+        on_ended=batch_ended(_webhook_secret(settings)),
         announced=webhooks.wake,
         retention_s=settings.batch.retention_days * 86400,
     )
@@ -104,6 +105,17 @@ def build_services(settings: Settings, registry: Registry, pool: ModelPool, data
         traces=traces,
         custom_metrics=CustomMetrics(settings.metrics.custom_series),
     )
+
+
+def _webhook_secret(settings: Settings) -> str:
+    """The secret for who has none. Raises InvalidRequest."""
+    secret = settings.webhook.secret
+    if secret:
+        try:
+            check_secret(secret)
+        except errors.InvalidRequest as error:
+            raise errors.InvalidRequest(f"webhook.{error.message}", field="webhook.secret") from None
+    return secret
 
 
 def _policy(settings: Settings) -> Policy:

@@ -113,6 +113,15 @@ class Deliverer:
             await asyncio.sleep(1.0)
 
     async def _send(self, delivery: Delivery, secrets: list[str]) -> Outcome:
+        """A fault of ours is an outcome too: without one the attempt would be made again for ever."""
+        began = time.monotonic()
+        try:
+            return await self._post(delivery, secrets)
+        except Exception:
+            log.exception("a webhook failed unexpectedly", extra={"fields": {"delivery": delivery.id}})
+            return Outcome(seconds=time.monotonic() - began, error="internal_error")
+
+    async def _post(self, delivery: Delivery, secrets: list[str]) -> Outcome:
         now = time.time()
         secret = secrets[0] if secrets else None
         body = event_body(delivery.event, delivery.payload, created=delivery.created, secret=secret)

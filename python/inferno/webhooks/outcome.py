@@ -18,6 +18,7 @@ Failure = Literal[
     "tls_failed",
     "timed_out",
     "bad_answer",
+    "internal_error",
 ]
 
 _LONGEST_WAIT = 10**9
