@@ -255,6 +255,17 @@ def test_results_come_in_the_order_of_submission(on_server: httpx.Client) -> Non
     assert isinstance(first["processing_time_ms"], int)
 
 
+@pytest.mark.acceptance("J3")
+def test_results_have_logprobs_as_texts_do(on_server: httpx.Client) -> None:
+    requests = [{"prompt": "x", "logprobs": 2}, {"prompt": "x"}]
+    batch_id = on_server.post("/batch", json={"model": MODEL, "requests": requests}).json()["batch_id"]
+    results = on_server.get(until_ended(on_server, batch_id)["results_url"]).json()["results"]
+    text = on_server.post("/inference", json={"model": MODEL, **requests[0]}).json()
+    assert results[0]["choices"] == text["choices"]
+    assert len(text["choices"][0]["logprobs"]) == 5
+    assert "logprobs" not in results[1]["choices"][0]
+
+
 def test_nobody_waits_for_its_requests(on_server: httpx.Client) -> None:
     """What they took is not among the latencies of those that somebody waits for."""
     until_ended(on_server, on_server.post("/batch", json=BATCH).json()["batch_id"])

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias, TypeVar
 
-import msgspec
 from sqlalchemy import Connection
 
 from inferno import errors
@@ -44,6 +43,7 @@ _LATER = (errors.ServiceUnavailable, errors.ModelNotLoaded)
 _NEVER = (errors.ModelNotFound,)
 
 Observe: TypeAlias = Callable[[Request, str], AbstractContextManager[Observation]]
+Render: TypeAlias = Callable[[Result, int], Mapping[str, Any]]
 OnEnded: TypeAlias = Callable[[Connection, Batch], None]
 
 
@@ -56,16 +56,18 @@ class BatchRunner:
         pool: ModelPool,
         *,
         observe: Observe,
+        render: Render,
         salt_of: Callable[[str], int],
         on_ended: OnEnded,
         announced: Callable[[], None],
         retention_s: float,
     ) -> None:
-        """`observe` is entered around each item; `on_ended` is called in the transaction that ends a batch, and
-        `announced` once that stands."""
+        """`observe` is entered around each item; `render` makes what is kept of a result, which took so many
+        milliseconds; `on_ended` is called in the transaction that ends a batch, and `announced` once that stands."""
         self._database = database
         self._pool = pool
         self._observe = observe
+        self._render = render
         self._salt_of = salt_of
         self._on_ended = on_ended
         self._announced = announced
@@ -201,7 +203,8 @@ class BatchRunner:
         try:
             began = time.perf_counter()
             result = await self._generate(claim)
-            self._put(Outcome(claim=claim, state="completed", result=_shown(result, time.perf_counter() - began)))
+            elapsed_ms = round((time.perf_counter() - began) * 1000)
+            self._put(Outcome(claim=claim, state="completed", result=self._render(result, elapsed_ms)))
         except _LATER:
             self._put(Outcome(claim=claim, state="queued", counted=False))
             return False
@@ -295,16 +298,3 @@ def _went_well(task: asyncio.Task[bool]) -> bool:
 def _failed(claim: Claim, error: errors.InfernoError) -> Outcome:
     shown = {"code": error.code, "message": error.message, "details": error.details}
     return Outcome(claim=claim, state="failed", result={"error": shown})
-
-
-def _shown(result: Result, seconds: float) -> dict[str, Any]:
-    """The part of an item's result that comes from the engine."""
-    choices = [
-        {"text": choice.text, "index": choice.index, "finish_reason": choice.finish_reason} for choice in result.choices
-    ]
-    usage: Mapping[str, int] = {
-        "prompt_tokens": result.usage.prompt_tokens,
-        "completion_tokens": result.usage.completion_tokens,
-        "total_tokens": result.usage.total_tokens,
-    }
-    return {"choices": choices, "usage": msgspec.to_builtins(usage), "processing_time_ms": round(seconds * 1000)}

@@ -20,6 +20,7 @@ from inferno.models.pool import ModelPool
 from inferno.models.registry import Registry
 from inferno.request import EmbeddingRequest, Request
 from inferno.server.announcements import Announcements, batch_ended
+from inferno.server.dialects.batch import render_result
 from inferno.store.database import Database
 from inferno.telemetry.custom_metrics import CustomMetrics
 from inferno.telemetry.metrics import Metrics
@@ -83,6 +84,7 @@ def build_services(settings: Settings, registry: Registry, pool: ModelPool, data
         observe=lambda request, user_id: Observation(
             metrics, traces, request, Origin(user_id=user_id, request_id=request.id, awaited=False)
         ),
+        render=render_result,
         salt_of=authenticator.salt_of,
         on_ended=batch_ended(_webhook_secret(settings)),
         announced=webhooks.wake,

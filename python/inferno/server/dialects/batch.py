@@ -10,7 +10,7 @@ import msgspec
 
 from inferno import errors
 from inferno.batch.jobs import Batch, ItemResult, NewItem
-from inferno.request import TextPrompt
+from inferno.request import Result, TextPrompt
 from inferno.server.body import Body
 from inferno.server.dialects import native
 from inferno.webhooks.signing import check_secret
@@ -102,6 +102,16 @@ def render_status(batch: Batch) -> dict[str, Any]:
         "finished": None if batch.finished is None else int(batch.finished),
         "error": batch.error,
     }
+
+
+def render_result(result: Result, elapsed_ms: int) -> dict[str, Any]:
+    """What is kept of an item that was computed."""
+    usage = {
+        "prompt_tokens": result.usage.prompt_tokens,
+        "completion_tokens": result.usage.completion_tokens,
+        "total_tokens": result.usage.total_tokens,
+    }
+    return {"choices": native.render_choices(result), "usage": usage, "processing_time_ms": elapsed_ms}
 
 
 def render_item(item: ItemResult) -> dict[str, Any]:

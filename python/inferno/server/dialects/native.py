@@ -33,19 +33,10 @@ class NativeRenderer:
         self._finish: Finish | None = None
 
     def whole(self, result: Result, elapsed_ms: int) -> dict[str, Any]:
-        choices = [
-            {
-                "text": choice.text,
-                "index": choice.index,
-                "finish_reason": choice.finish_reason,
-                **_logprobs(choice.logprobs),
-            }
-            for choice in result.choices
-        ]
         return {
             "id": result.id,
             "model": result.model,
-            "choices": choices,
+            "choices": render_choices(result),
             "usage": _usage(result.usage),
             "created": result.created,
             "processing_time_ms": elapsed_ms,
@@ -73,6 +64,18 @@ class NativeRenderer:
 
     def error(self, error: InfernoError) -> Frame:
         return {"error": {"code": error.code, "message": error.message}}
+
+
+def render_choices(result: Result) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": choice.text,
+            "index": choice.index,
+            "finish_reason": choice.finish_reason,
+            **_logprobs(choice.logprobs),
+        }
+        for choice in result.choices
+    ]
 
 
 def _usage(usage: Usage) -> dict[str, int]:
