@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from inferno.identity import api_keys, users
 from inferno.store.database import Database
+from inferno.store.schema import batch_items, batches, deliveries, webhooks
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import select
 
 from tests.fakes import FakeEngine
-from tests.server.conftest import KEY, Live, make_services
+from tests.server.conftest import KEY, MODEL, Live, make_services
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -46,6 +51,28 @@ def test_a_webhook_from_its_making_to_its_end(inferno: Run, server: Live) -> Non
     assert inferno("webhooks", "rotate", webhook["id"], *where).stdout.startswith("whsec_")
     assert inferno("webhooks", "remove", webhook["id"], *where).returncode == 0
     assert inferno("webhooks", "remove", webhook["id"], *where).returncode == 3
+
+
+def test_nothing_of_a_deleted_user_goes_on(inferno: Run, tmp_path: Path) -> None:
+    database = Database("", data_dir=tmp_path / "data")
+    user = database.write_now(lambda c: users.create_user(c, "mallory"))
+    key, _ = database.write_now(lambda c: api_keys.create_key(c, user, "test"))
+    nobody = "http://127.0.0.1:1/hook"
+    live = Live(make_services(FakeEngine(None), database=database, webhook__allow=["127.0.0.0/8"]))
+    try:
+        with httpx.Client(base_url=live.url, headers={"Authorization": f"Bearer {key}"}) as client:
+            made = client.post("/webhooks", json={"webhook_url": nobody, "events": ["model.loaded"]}).json()
+            client.post(f"/webhooks/{made['id']}/test").raise_for_status()
+            batch = {"model": MODEL, "requests": [{"prompt": "x"}], "webhook_url": nobody}
+            client.post("/batch", json=batch).raise_for_status()
+        generation = live.engine.next()
+        assert inferno("security", "user", "delete", "mallory").returncode == 0
+        live.engine.finish(generation)
+    finally:
+        live.stop()
+    tables = (webhooks, deliveries, batches, batch_items)
+    assert [database.read_now(lambda c, table=table: c.execute(select(table)).all()) for table in tables] == [[]] * 4
+    database.close()
 
 
 def test_metrics_in_three_forms(inferno: Run, server: Live) -> None:

@@ -226,6 +226,11 @@ def cancel(connection: Connection, batch_id: str, user_id: str | None) -> Batch:
     return get(connection, batch_id, None)
 
 
+def delete_owned(connection: Connection, user_id: str) -> None:
+    """All batches of a user, with their results; what comes of items in work is dropped."""
+    connection.execute(delete(batches).where(batches.c.user_id == user_id))
+
+
 def _end_items(connection: Connection, batch_id: str, state: str, result: Mapping[str, Any] | None) -> int:
     """Those that have not ended, whoever works on them; returns how many."""
     item = batch_items.c

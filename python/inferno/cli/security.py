@@ -13,11 +13,13 @@ import msgspec
 from sqlalchemy import Connection
 
 from inferno import errors
+from inferno.batch import jobs
 from inferno.cli import options, output
 from inferno.identity import api_keys, audit, tokens, users
 from inferno.identity.callers import ROLES, Limits
 from inferno.identity.passwords import ADVISED_LENGTH, hash_password
 from inferno.store.database import Database
+from inferno.webhooks import outbox
 
 _ACTOR = "cli"
 
@@ -134,10 +136,15 @@ def modify_user(
 @_where
 @options.json_option
 def delete_user(name: str, as_json: bool, **where: Any) -> None:
-    """Delete the user NAME (or id) with all keys and sessions."""
+    """Delete the user NAME (or id) with all that is theirs.
+
+    Keys, sessions, batches and webhooks; messages that wait are not sent any more.
+    """
 
     def delete(connection: Connection) -> users.User:
         gone = users.delete_user(connection, name)
+        jobs.delete_owned(connection, gone.id)  # before the messages: a batch that ends meanwhile leaves one
+        outbox.delete_owned(connection, gone.id)
         audit.record(connection, _ACTOR, "user.delete", target=gone.id, username=gone.username)
         return gone
 

@@ -108,7 +108,8 @@ def modify_user(
 
 
 def delete_user(connection: Connection, name: str) -> User:
-    """With all keys and sessions. Raises NotFound; InvalidRequest for the last administrator."""
+    """With all keys and sessions; batches and webhooks are for the caller to delete. Raises NotFound; InvalidRequest
+    for the last administrator."""
     user = get_user(connection, name)
     if user.role == "admin":
         _keep_an_admin(connection, user)

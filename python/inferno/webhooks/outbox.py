@@ -182,6 +182,12 @@ def replay(connection: Connection, delivery_id: str, user_id: str | None) -> Del
     return msgspec.convert(again, Delivery, from_attributes=True)
 
 
+def delete_owned(connection: Connection, user_id: str) -> None:
+    """All webhooks of a user, and all messages, sent or not."""
+    connection.execute(delete(webhooks).where(webhooks.c.user_id == user_id))
+    connection.execute(delete(deliveries).where(deliveries.c.user_id == user_id))
+
+
 def forget(connection: Connection, ended_before: float) -> int:
     """Delete what ended before a time; returns how many."""
     return connection.execute(delete(deliveries).where(deliveries.c.finished < ended_before)).rowcount
