@@ -40,7 +40,36 @@ def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> None:
     again = Database("", data_dir=tmp_path / "new")
     assert again.read_now(count) == 1
     again.close()
-    assert stat.S_IMODE((tmp_path / "new" / "inferno.db").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["by-url", "in-the-data-directory"])
+def test_a_new_file_is_for_its_owner_only(tmp_path: Path, caplog: pytest.LogCaptureFixture, given: bool) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'given.db'}" if given else "", data_dir=tmp_path)
+    database.write_now(add_user)
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert any(name.endswith("-wal") for name in modes)
+    assert set(modes.values()) == {0o600}
+    assert "chmod" not in caplog.text
+    database.close()
+
+
+@pytest.mark.parametrize(("mode", "warns"), [(0o644, True), (0o602, True), (0o640, False)], ids=str)
+def test_a_file_keeps_the_mode_that_somebody_gave_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warns: bool
+) -> None:
+    file = tmp_path / "inferno.db"
+    file.touch()
+    file.chmod(mode)
+    Database(f"sqlite:///{file}").close()
+    assert stat.S_IMODE(file.stat().st_mode) == mode
+    assert (f"chmod 600 {file}" in caplog.text) == warns
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.ServiceUnavailable, match=r"^The database could not be opened: ") as caught:
+        Database(f"sqlite:///{tmp_path / 'file' / 'inferno.db'}")
+    assert str(tmp_path) not in caught.value.message
 
 
 def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,6 +54,8 @@ class Database:
         self._writer = ThreadPoolExecutor(1, "database-writer")
         self._readers = ThreadPoolExecutor(_READERS, "database-reader")
         with _told("opened"), self._lock:
+            if self.is_sqlite and self._engine.url.database:
+                _make_private(Path(self._engine.url.database))
             self._check_integrity()
             migrate(self._engine)
 
@@ -115,11 +118,17 @@ def _default_url(data_dir: Path | None) -> str:
         return "sqlite://"  # in memory, for tests
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = data_dir / "inferno.db"
-        file.touch(mode=0o600)
     except OSError as error:
         raise errors.ServiceUnavailable(f"The data directory {data_dir} cannot be used: {error.strerror}.") from None
-    return f"sqlite:///{file}"
+    return f"sqlite:///{data_dir / 'inferno.db'}"
+
+
+def _make_private(file: Path) -> None:
+    """It has what tokens are signed with. SQLite gives the files beside it the same mode. One that is there already
+    keeps the mode that somebody gave it."""
+    file.touch(mode=0o600)
+    if file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        log.warning("others on this machine can read or write the database, which has secrets: chmod 600 %s", file)
 
 
 def _engine(url: str) -> Engine:
@@ -174,9 +183,14 @@ def _told(verb: str, says_why: bool = True) -> Iterator[None]:
         yield
     except Timeout:
         raise errors.ServiceUnavailable("The database is busy; try again.", retry_after=1) from None
-    except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", None) or error).splitlines()[0][:200]
+    except (SQLAlchemyError, OSError) as error:
+        cause = _cause(error)
         if not says_why:
             log.error("the database could not be %s: %s", verb, cause)
         why = f": {cause}" if says_why else ""
         raise errors.ServiceUnavailable(f"The database could not be {verb}{why}.", retry_after=5) from error
+
+
+def _cause(error: SQLAlchemyError | OSError) -> str:
+    said = error.strerror if isinstance(error, OSError) else getattr(error, "orig", None)
+    return str(said or error).splitlines()[0][:200]
