@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from inferno.store.database import Database
 
 from tests.fakes import FakeEngine
 from tests.server.conftest import CHAT, MODEL, PROMPT, make_services
@@ -121,3 +122,30 @@ def test_no_value_of_any_field_is_a_server_error(client: httpx.Client, path: str
     assert response.status_code < 500
     if response.status_code != 200:
         assert response.json()["error"]["code"] in ("INVALID_REQUEST", "MODEL_NOT_FOUND")
+
+
+@pytest.mark.acceptance("G4", "X1")
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/auth/login", {"username": "a\0b", "password": "x"}, 400),
+        ("POST", "/auth/refresh", {"refresh_token": "a\0b"}, 400),
+        ("GET", "/batch/a%00b", None, 400),
+        ("GET", "/webhooks/a%00b", None, 400),
+        ("POST", "/webhooks/deliveries/a%00b/replay", None, 400),
+        ("POST", "/models/a%00b/load", None, 404),
+        ("POST", "/models/a%00b/unload", None, 404),
+    ],
+    ids=str,
+)
+def test_nul_is_told_by_every_database(
+    connect: Callable[..., httpx.Client],
+    engine: FakeEngine,
+    any_database: Database,
+    method: str,
+    path: str,
+    body: dict[str, str] | None,
+    status: int,
+) -> None:
+    client = connect(make_services(engine, database=any_database))
+    assert client.request(method, path, json=body).status_code == status

@@ -92,6 +92,7 @@ def changed(**fields: Any) -> dict[str, Any]:
         (changed(requests=[{"id": 5, "prompt": "x"}]), "requests[0].id"),
         (changed(requests=[{"id": "", "prompt": "x"}]), "requests[0].id"),
         (changed(requests=[{"id": "a" * 129, "prompt": "x"}]), "requests[0].id"),
+        (changed(requests=[{"id": "a\0", "prompt": "x"}]), "requests[0].id"),
         (changed(requests=[{"id": "a", "prompt": "x"}, {"id": "a", "prompt": "y"}]), "requests[1].id"),
         (changed(requests=[{"prompt": "x"}, {"prompt": "y", "temperature": 9}]), "requests[1].temperature"),
         (changed(requests=[{"prompt": "x", "model": "other"}]), "requests[0].model"),
@@ -103,6 +104,7 @@ def changed(**fields: Any) -> dict[str, Any]:
         (changed(webhook_url=5), "webhook_url"),
         (changed(webhook_url="http://127.0.0.1/x", webhook_secret=""), "webhook_secret"),
         (changed(webhook_url="http://127.0.0.1/x", webhook_secret="whsec_???"), "webhook_secret"),
+        (changed(webhook_url="http://127.0.0.1/x", webhook_secret="a\0b"), "webhook_secret"),
     ],
 )
 def test_bad_batches(client: httpx.Client, body: dict[str, Any], field: str) -> None:

@@ -140,6 +140,7 @@ def test_a_secret_is_made_and_told_once(client: httpx.Client) -> None:
         ({"webhook_url": PUBLIC, "events": [["batch.complete"]]}, "events"),
         ({"webhook_url": PUBLIC, "events": EVENTS, "secret": 5}, "secret"),
         ({"webhook_url": PUBLIC, "events": EVENTS, "secret": "x" * 513}, "secret"),
+        ({"webhook_url": PUBLIC, "events": EVENTS, "secret": "a\0b"}, "secret"),
         ({"webhook_url": "x", "events": EVENTS}, "webhook_url"),
         ({"webhook_url": "http://127.0.0.1/", "events": EVENTS}, "webhook_url"),
         ({"webhook_url": "http://[::1]/", "events": EVENTS}, "webhook_url"),
@@ -215,6 +216,19 @@ def test_a_batch_tells_its_address(on_server: httpx.Client, receiver: Receiver, 
     assert (data["batch_id"], data["status"], data["completed"], data["total"]) == (batch_id, "completed", 1, 1)
     assert data["model"] == MODEL
     assert data["duration_ms"] >= 0
+
+
+@pytest.mark.acceptance("K1", "K4")
+def test_secrets_may_be_as_long_as_they_may(on_server: httpx.Client, receiver: Receiver) -> None:
+    first, second = "1" * 512, "2" * 512
+    body = {"webhook_url": receiver.url, "events": ["model.loaded"], "secret": first}
+    webhook = on_server.post("/webhooks", json=body).json()["id"]
+    on_server.post(f"/webhooks/{webhook}/test").raise_for_status()
+    assert receiver.next(first)["data"] == {"test": True}
+    on_server.post(f"/webhooks/{webhook}/secret").raise_for_status()
+    batch = {"model": MODEL, "requests": [{"prompt": "x"}], "webhook_url": receiver.url, "webhook_secret": second}
+    on_server.post("/batch", json=batch).raise_for_status()
+    assert receiver.next(second)["event"] == "batch.complete"
 
 
 @pytest.mark.acceptance("K4")

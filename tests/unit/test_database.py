@@ -18,8 +18,9 @@ from inferno import errors
 from inferno.store import database as database_module
 from inferno.store import migrate as migrate_module
 from inferno.store.database import Database
-from inferno.store.schema import metadata, users
-from sqlalchemy import Connection, func, insert, select
+from inferno.store.schema import batches, deliveries, metadata, users, webhooks
+from inferno.webhooks import signing, target
+from sqlalchemy import Connection, String, create_engine, func, insert, select
 
 from tests import postgresql
 
@@ -94,18 +95,63 @@ def test_writes_are_synchronous_and_logged(tmp_path: Path) -> None:
 
 
 def differences(connection: Connection) -> list[object]:
-    options = {"compare_type": True, "compare_server_default": True}
+    def differ(_: object, __: object, ___: object, found: object, wanted: object) -> bool | None:
+        """Alembic's opinion (None), but of lengths of text in SQLite, which mean nothing to it."""
+        texts = isinstance(found, String) and isinstance(wanted, String)
+        return False if texts and connection.dialect.name == "sqlite" else None
+
+    options = {"compare_type": differ, "compare_server_default": True}
     return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
 
 
-def test_migrations_make_the_schema_of_the_tables(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_migrations_make_the_schema_of_the_tables(tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
     """One by one, from a database that has none."""
-    with sqlite3.connect(tmp_path / "inferno.db") as raw:
-        raw.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)")
-    raw.close()
-    database = Database("", data_dir=tmp_path)
+    url = f"sqlite:///{tmp_path / 'inferno.db'}"
+    if kind == "postgresql":
+        server = request.getfixturevalue("postgresql_server")
+        if server is None:
+            pytest.skip("PostgreSQL is not at hand: install it, or set INFERNO_TEST_POSTGRESQL_URL")
+        url = postgresql.new_database(server)
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)")
+    engine.dispose()
+    database = Database(url)
     assert database.read_now(differences) == []
     database.close()
+
+
+def test_what_may_be_given_has_room() -> None:
+    """PostgreSQL holds texts to the length of their column, which SQLite does not."""
+    bounds = {
+        webhooks.c.secret: signing.MAX_SECRET_CHARACTERS,
+        webhooks.c.previous_secret: signing.MAX_SECRET_CHARACTERS,
+        batches.c.webhook_secret: signing.MAX_SECRET_CHARACTERS,
+        deliveries.c.secret: signing.MAX_SECRET_CHARACTERS,
+        webhooks.c.url: target.MAX_URL_CHARACTERS,
+        batches.c.webhook_url: target.MAX_URL_CHARACTERS,
+        deliveries.c.url: target.MAX_URL_CHARACTERS,
+    }
+    assert {column: column.type.length for column in bounds} == bounds
+
+
+@pytest.mark.acceptance("G4", "X1")
+def test_nul_in_text_is_refused_by_name(any_database: Database) -> None:
+    """PostgreSQL cannot keep it. Nothing of the transaction stays."""
+
+    def write(connection: Connection) -> None:
+        add_user(connection)
+        add_user(connection, "a\0b")
+
+    def look_up(connection: Connection) -> None:
+        connection.execute(select(users).where(users.c.role == "user", users.c.username == "a\0b"))
+
+    for work, field in ((write, "id"), (look_up, "username")):
+        with pytest.raises(errors.InvalidRequest, match=f"^{field} must not have the character NUL") as caught:
+            any_database.write_now(work)
+        assert caught.value.field == field
+    assert any_database.read_now(count) == 0
 
 
 def test_an_empty_database_gets_the_newest_schema(tmp_path: Path) -> None:

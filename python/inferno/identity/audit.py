@@ -52,15 +52,20 @@ def record(
     row = {
         "seq": 1 if last is None else last.seq + 1,
         "time": round(time.time(), 3),
-        "actor": actor[:64],
+        "actor": _kept(actor, 64),
         "address": address,
         "action": action,
-        "target": None if target is None else target[:256],
+        "target": None if target is None else _kept(target, 256),
         "result": result,
         "details": json.dumps(details, sort_keys=True, ensure_ascii=True),
         "previous": _GENESIS if last is None else last.hash,
     }
     connection.execute(insert(audit_log).values(hash=_hash(row), **row))
+
+
+def _kept(text: str, length: int) -> str:
+    """What a column takes of what anybody may have sent."""
+    return text[:length].replace("\0", "\ufffd")
 
 
 def _one_at_a_time(connection: Connection) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import sqlite3
 import stat
 import threading
@@ -143,6 +144,7 @@ def _engine(url: str) -> Engine:
         raise errors.ServiceUnavailable(
             "PostgreSQL needs the package psycopg: pip install 'inferno-server[postgresql]'."
         ) from None
+    event.listen(engine, "before_cursor_execute", _refuse_nul)
     if driver == "sqlite":
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", _begin)
@@ -168,6 +170,17 @@ def _prepare(connection: sqlite3.Connection, _: object) -> None:
         "trusted_schema=OFF",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _refuse_nul(*event_arguments: Any) -> None:
+    """PostgreSQL keeps no text with this character, so SQLite is not given any either. Raises InvalidRequest naming the
+    column, which SQLAlchemy names parameters after."""
+    context = event_arguments[4]
+    for parameters in getattr(context, "compiled_parameters", ()):  # statements without parameters have none
+        for name, value in parameters.items():
+            if isinstance(value, str) and "\0" in value:
+                field = re.sub(r"_\d+$", "", name)
+                raise errors.InvalidRequest(f"{field} must not have the character NUL.", field=field)
 
 
 def _begin(connection: Connection) -> None:

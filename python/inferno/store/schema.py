@@ -109,7 +109,7 @@ batches = Table(
     Column("finished", Float),
     Column("error", JSON),
     Column("webhook_url", String(2048)),
-    Column("webhook_secret", String(256)),
+    Column("webhook_secret", String(512)),
     Column("idempotency_key", String(255)),
     Column("fingerprint", String(64), nullable=False),  # SHA-256 of the submitted body
     Column("shared", JSON),  # sampling that all its items have in common
@@ -140,8 +140,8 @@ webhooks = Table(
     Column("user_id", String(32), nullable=False, index=True),
     Column("url", String(2048), nullable=False),
     Column("events", JSON, nullable=False),
-    Column("secret", String(256)),
-    Column("previous_secret", String(256)),
+    Column("secret", String(512)),
+    Column("previous_secret", String(512)),
     Column("previous_until", Float),
     Column("created", Float, nullable=False),
     Column("disabled", String(64)),  # why, when it is
@@ -155,7 +155,7 @@ deliveries = Table(
     Column("webhook_id", String(40), index=True),  # null: the address of a batch
     Column("user_id", String(32), nullable=False),
     Column("url", String(2048), nullable=False),
-    Column("secret", String(256)),  # of a batch's own address; a webhook's is looked up when it is sent
+    Column("secret", String(512)),  # of a batch's own address; a webhook's is looked up when it is sent
     Column("event", String(32), nullable=False),
     Column("payload", JSON, nullable=False),
     Column("state", String(16), nullable=False),  # pending, delivered, dead

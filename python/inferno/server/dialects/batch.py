@@ -50,8 +50,8 @@ def _item(row: Body, shared: dict[str, Any], common: Mapping[str, Any], path: st
     if row.has("model") and row.raw("model") != shared["model"]:
         row.refuse("model", "the batch's")
     item_id = row.text("id", f"item_{index}")
-    if not 1 <= len(item_id) <= _MAX_ID:
-        row.refuse("id", f"a text of 1 to {_MAX_ID} characters")
+    if not 1 <= len(item_id) <= _MAX_ID or "\0" in item_id:
+        row.refuse("id", f"a text of 1 to {_MAX_ID} characters without NUL")
     try:
         request = native.parse(Body({**shared, **row.fields}))
     except errors.InvalidRequest as error:
