@@ -73,6 +73,16 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert str(tmp_path) not in caught.value.message
 
 
+@pytest.mark.parametrize("name", [":memory:", "file:inferno.db?mode=memory"])
+def test_other_names_of_sqlite_are_refused_and_make_no_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(errors.InvalidRequest, match=r"^store.url "):
+        Database(f"sqlite:///{name}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
     database = Database("", data_dir=tmp_path)
 

@@ -246,9 +246,7 @@ class Collector:
         self._choices: dict[int, Choice] = {}
 
     def add(self, index: int, event: Event) -> None:
-        """Raises InferenceFailed, RequestTimeout or InvalidRequest (a grammar that is too ambiguous) when `event` ends a
-        sequence that way.
-        """
+        """Raises InferenceFailed, RequestTimeout or InvalidRequest when `event` ends a sequence that way."""
         if isinstance(event, Delta):
             self._texts.setdefault(index, []).append(event.text)
             self._logprobs.setdefault(index, []).extend(event.logprobs)

@@ -14,23 +14,30 @@ def client_address(scope: Scope, trusted_proxies: Sequence[str]) -> str:
     wrote it is one of the trusted networks; a header from anybody else is theirs to invent. Of several lines the last
     is the nearest hop's, as RFC 9110 (5.3) joins them."""
     client = scope.get("client")
-    address = str(client[0]) if client else "unknown"
+    address = _plain(str(client[0])) if client else "unknown"
     forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for"))
     hops = [hop.strip() for hop in forwarded.split(",") if hop.strip()]
     while hops and _is_in(address, trusted_proxies):
         hop = hops.pop()
         if _parsed(hop) is None:
             break
-        address = hop
+        address = _plain(hop)
     return address
 
 
 def subscriber(address: str) -> str:
     """Whom to count by an address: of IPv6 everybody has a network of 64 bits to choose from."""
     parsed = _parsed(address)
-    if not isinstance(parsed, ipaddress.IPv6Address) or parsed.ipv4_mapped:
+    if not isinstance(parsed, ipaddress.IPv6Address):
         return address
     return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+def _plain(address: str) -> str:
+    """A socket for both families spells IPv4 as ::ffff:192.0.2.1, which no network of IPv4 has."""
+    parsed = _parsed(address)
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return address if mapped is None else str(mapped)
 
 
 def _is_in(address: str, networks: Sequence[str]) -> bool:

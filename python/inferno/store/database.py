@@ -138,6 +138,9 @@ def _engine(url: str) -> Engine:
         driver = _DIALECTS[parsed.get_backend_name()]
     except (ArgumentError, KeyError):
         raise errors.InvalidRequest("store.url must be sqlite:///FILE or postgresql://...", field="store.url") from None
+    # SQLite's other names for memory and for files are none of a file that can be locked, and be kept private.
+    if driver == "sqlite" and (parsed.database or "").startswith((":", "file:")):
+        raise errors.InvalidRequest("store.url must name a file of SQLite by its path.", field="store.url")
     try:
         engine = create_engine(parsed.set(drivername=driver), **_pool(parsed.database if driver == "sqlite" else "-"))
     except ModuleNotFoundError:
