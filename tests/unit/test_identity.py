@@ -9,6 +9,7 @@ import functools
 import json
 import re
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -440,6 +441,14 @@ def test_a_user_who_is_enabled_again_logs_in_again(database: Database, logins: L
     asyncio.run(logins.refresh(other.refresh, "127.0.0.1"))
 
 
+def test_passwords_are_hashed_anew_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    monkeypatch.setattr(passwords, "hash_password", lambda _: threads.append(threading.current_thread().name) or "new")
+    outdated = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("pass")
+    assert asyncio.run(passwords.rehashed("pass", outdated)) == "new"
+    assert threads[0].startswith("password")
+
+
 def test_a_password_that_is_hashed_anew_ends_nothing(database: Database, logins: Logins) -> None:
     first = login(database, logins)
     outdated = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("pass")
@@ -447,7 +456,7 @@ def test_a_password_that_is_hashed_anew_ends_nothing(database: Database, logins:
     asyncio.run(logins.login("ada", "pass", "127.0.0.1"))
     known = database.read_now(lambda c: users.get_user(c, "ada")).password_hash
     assert known is not None
-    assert not passwords.is_outdated(known)
+    assert asyncio.run(passwords.rehashed("pass", known)) is None
     assert authenticate(Authenticator(database), first.access).username == "ada"
     asyncio.run(logins.refresh(first.refresh, "127.0.0.1"))
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from inferno import errors
 from inferno.config import AuthSettings
 from inferno.identity import audit, tokens
-from inferno.identity.passwords import hash_password, is_outdated, verify_password
+from inferno.identity.passwords import rehashed, verify_password
 from inferno.identity.users import User, find_user, get_user, note_login
 from inferno.store.database import Database
 
@@ -23,9 +23,7 @@ class Logins:
         if not await verify_password(password, user.password_hash if user else None) or user is None or user.disabled:
             await self._audit(username, "login", address, "refused")
             raise _refused()
-        new_hash = None
-        if user.password_hash is not None and is_outdated(user.password_hash):
-            new_hash = hash_password(password)
+        new_hash = await rehashed(password, user.password_hash)
 
         def grant(connection: Connection) -> tuple[User, tokens.Tokens]:
             known = find_user(connection, user.id)

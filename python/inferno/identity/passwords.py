@@ -43,9 +43,11 @@ async def verify_password(password: str, known: str | None) -> bool:
     return matches and known is not None
 
 
-def is_outdated(known: str) -> bool:
-    """Whether the hash was made with other parameters than today's."""
-    return _HASHER.check_needs_rehash(known)
+async def rehashed(password: str, known: str | None) -> str | None:
+    """The hash as it is made today, when `known`, of the same password, was made with other parameters."""
+    if known is None or not _HASHER.check_needs_rehash(known):
+        return None
+    return await asyncio.wrap_future(_WORKERS.submit(hash_password, password))
 
 
 def _matches(password: str, known: str) -> bool:
