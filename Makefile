@@ -42,6 +42,8 @@ test: setup test-cpp
 	$(BIN)/python -m tests.models > /dev/null
 	$(BIN)/pytest -q $(TEST_ARGS)
 
+# Its threads sleep soon, as those of servers do (python/inferno/engine/openmp.py).
+test-cpp: export GOMP_SPINCOUNT ?= 1000
 test-cpp: setup
 	$(CMAKE) --build $(BUILD) --target inferno_cpp_tests --parallel $(JOBS)
 	$(BIN)/python -m tests.models $(BUILD)/inferno_cpp_tests

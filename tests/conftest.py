@@ -8,8 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+from inferno.engine import openmp
 from inferno.store.database import Database
 
+openmp.sleep_soon()  # engines in this process too; nothing above has imported one yet
+# The same examples each time, however slow the machine.
+settings.register_profile(
+    "inferno", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("inferno")
 sys.path.insert(0, str(Path(__file__).parent.parent))  # `from tests import ...`, however pytest was started
 
 
