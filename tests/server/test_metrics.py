@@ -43,8 +43,10 @@ def test_the_documented_lines(client: httpx.Client) -> None:
     assert "# TYPE inferno_inference_requests_total counter" in lines
     assert 'inferno_inference_requests_total{model="llama-2-7b"} 1.0' in lines
     assert "# TYPE inferno_inference_duration_seconds histogram" in lines
-    for bound in ("0.1", "0.5", "1.0", "+Inf"):
-        assert f'inferno_inference_duration_seconds_bucket{{le="{bound}"}} 1.0' in lines
+    bucket = "inferno_inference_duration_seconds_bucket"
+    for bound in ("0.1", "0.5", "1.0"):  # which of them count the request is for the machine's speed to say
+        assert any(line.startswith(f'{bucket}{{le="{bound}"}} ') for line in lines)
+    assert f'{bucket}{{le="+Inf"}} 1.0' in lines
 
 
 def test_counters_begin_at_zero(client: httpx.Client) -> None:

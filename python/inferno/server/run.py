@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 30
 #: How often a WebSocket is asked whether its peer is still there, and how long the answer may take.
 _PING_S = 20.0
+_PONG_S = 20.0
 #: How long connections get to take in their last bytes once everything has been cancelled.
 _LAST_WORDS_S = 2
 #: Called once the server answers, with its address, the key to use (None without authentication), and whether
@@ -154,7 +155,7 @@ class Server(uvicorn.Server):
             ws=GuardedWebSocket,
             ws_max_size=MAX_MESSAGE_BYTES,
             ws_ping_interval=_PING_S,
-            ws_ping_timeout=_PING_S,
+            ws_ping_timeout=_PONG_S,
             ws_per_message_deflate=False,
             log_config=None,
             access_log=False,
