@@ -233,9 +233,15 @@ def test_an_interrupt_cancels_what_is_waited_for() -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    wait_for_events = engine._lead.wait_for_events
+
+    def wait() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        wait_for_events()
+
+    engine._lead.wait_for_events = wait  # type: ignore[method-assign]
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
         with pytest.raises(KeyboardInterrupt):
             engine.result(generation)
     finally:
