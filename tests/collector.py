@@ -8,9 +8,11 @@ import socket
 import threading
 from typing import Any
 
+import pytest
+from inferno.telemetry import otlp
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 
 
 class Collector:
@@ -61,3 +63,17 @@ class HungCollector:
     def close(self) -> None:
         for connection in (*self._held, self._listener):
             connection.close()
+
+
+def exporters_end(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once an exporter has shut down. With a collector that hangs this takes half a minute, the library's patience:
+    its own is made longer."""
+    ended, shutdown = threading.Event(), otlp.Export.shutdown
+
+    def watched(export: otlp.Export) -> None:
+        shutdown(export)
+        ended.set()
+
+    monkeypatch.setattr(otlp, "_TIMEOUT_S", 3600)
+    monkeypatch.setattr(otlp.Export, "shutdown", watched)
+    return ended

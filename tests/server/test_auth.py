@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -206,16 +207,26 @@ def test_the_audit_log_has_no_prompts_and_no_secrets(anybody: httpx.Client, data
 # ---- limits ----
 
 
+@pytest.fixture
+def stopped_clocks(monkeypatch: pytest.MonkeyPatch) -> float:
+    """No window moves while a test looks at it. Returns what time it is."""
+    now, monotonic = time.time(), time.monotonic()
+    monkeypatch.setattr(time, "time", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic)
+    return now
+
+
 @pytest.mark.acceptance("L2", "L3", "S4")
-def test_limits_as_a_client_sees_them(connect: Callable[..., httpx.Client], engine: FakeEngine) -> None:
+def test_limits_as_a_client_sees_them(
+    connect: Callable[..., httpx.Client], engine: FakeEngine, stopped_clocks: float
+) -> None:
     client = connect(make_services(engine, limits__enabled=True, limits__requests_per_minute=2))
     answers = [client.get("/models") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert [answer.headers["x-ratelimit-remaining"] for answer in answers] == ["1", "0", "0"]
     for answer in answers:
         assert answer.headers["x-ratelimit-limit"] == "2"
-        now = datetime.datetime.now(datetime.UTC).timestamp()
-        assert now < int(answer.headers["x-ratelimit-reset"]) <= now + 61
+        assert stopped_clocks < int(answer.headers["x-ratelimit-reset"]) <= stopped_clocks + 61
         assert 58 <= int(answer.headers["x-ratelimit-reset-after"]) <= 60
     error = answers[2].json()
     assert error["error"]["code"] == "RATE_LIMIT_EXCEEDED"
@@ -262,7 +273,7 @@ def test_ten_at_once(serve: Callable[..., Live], silent_engine: FakeEngine) -> N
     [("requests_per_minute", 2, 60), ("requests_per_hour", 2, 3600), ("tokens_per_minute", 2, 60)],
 )
 def test_a_429_tells_of_the_limit_that_was_hit(
-    connect: Callable[..., httpx.Client], engine: FakeEngine, name: str, limit: int, resets: int
+    connect: Callable[..., httpx.Client], engine: FakeEngine, stopped_clocks: float, name: str, limit: int, resets: int
 ) -> None:
     client = connect(make_services(engine, limits__enabled=True, **{f"limits__{name}": limit}))
     while (answer := client.post("/inference", json=PROMPT)).status_code == 200:

@@ -17,7 +17,7 @@ from inferno.store.database import Database
 from inferno.store.schema import batch_items, batches
 from sqlalchemy import select, update
 
-from tests.fakes import FakeEngine
+from tests.fakes import PATIENCE_S, FakeEngine
 from tests.server.conftest import AUTH, MODEL, Live, make_services
 
 BATCH: dict[str, Any] = {
@@ -237,7 +237,7 @@ def server(database: Database, serve: Callable[..., Live], engine: FakeEngine) -
 
 @pytest.fixture
 def on_server(server: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=PATIENCE_S) as client:
         yield client
 
 
@@ -281,7 +281,7 @@ def test_nobody_waits_for_its_requests(on_server: httpx.Client) -> None:
 def test_a_request_that_fails_is_a_result(serve: Callable[..., Live], engine: FakeEngine) -> None:
     engine.refusal = errors.ContextLengthExceeded("The prompt is too long.", prompt_tokens=500, context_size=128)
     server = serve(engine, database=Database(""))
-    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=PATIENCE_S) as client:
         batch_id = client.post("/batch", json=BATCH).json()["batch_id"]
         status = until_ended(client, batch_id)
         assert (status["status"], status["completed"], status["failed"]) == ("completed", 0, 2)
@@ -296,7 +296,7 @@ def test_items_at_once(serve: Callable[..., Live], silent_engine: FakeEngine, qu
     """The engine's slots are filled, as many more wait for them, and half the queue is left to others."""
     server = serve(silent_engine, database=Database(""))
     server.services.pool.options = {"parallel": 8, "queue_size": queue_size}  # type: ignore[attr-defined]
-    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=PATIENCE_S) as client:
         client.post(f"/models/{MODEL}/load")
         batch_id = client.post("/batch", json=changed(requests=[{"prompt": "x"}] * 30)).json()["batch_id"]
         running = [silent_engine.next() for _ in range(at_once)]
@@ -312,12 +312,12 @@ def test_items_at_once(serve: Callable[..., Live], silent_engine: FakeEngine, qu
 @pytest.mark.acceptance("J4")
 def test_cancelling_stops_what_runs(serve: Callable[..., Live], silent_engine: FakeEngine) -> None:
     server = serve(silent_engine, database=Database(""))
-    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=PATIENCE_S) as client:
         batch_id = client.post("/batch", json=BATCH).json()["batch_id"]
         first, second = silent_engine.next(), silent_engine.next()
         assert first.request.priority < 0
         client.post(f"/batch/{batch_id}/cancel")
-        cancelled = silent_engine.cancelled.get(timeout=5) + silent_engine.cancelled.get(timeout=5)
+        cancelled = silent_engine.cancelled.get(timeout=PATIENCE_S) + silent_engine.cancelled.get(timeout=PATIENCE_S)
         assert sorted(cancelled) == sorted(first.sequence_ids + second.sequence_ids)
 
 
@@ -328,7 +328,7 @@ def test_items_share_cached_prompts_with_their_users_own_requests(
     server = serve(silent_engine, database=database)
     salts = []
     for name in ("ada", "grace"):
-        with httpx.Client(base_url=server.url, headers=key_of(database, name), timeout=10) as client:
+        with httpx.Client(base_url=server.url, headers=key_of(database, name), timeout=PATIENCE_S) as client:
             assert client.post("/batch", json=changed(requests=[{"prompt": "a"}])).status_code == 200
         user = database.write_now(lambda c, name=name: users.get_user(c, name))
         generation = silent_engine.next()
@@ -347,7 +347,7 @@ def test_a_batch_whose_model_is_gone_has_failed(serve: Callable[..., Live], engi
         raise errors.ModelNotFound(f"Model '{MODEL}' not found", available_models=[])
 
     engine.submit = gone  # type: ignore[method-assign]
-    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=PATIENCE_S) as client:
         batch_id = client.post("/batch", json=BATCH).json()["batch_id"]
         status = until_ended(client, batch_id)
         assert (status["status"], status["completed"], status["failed"], status["total"]) == ("failed", 0, 2, 2)
@@ -363,7 +363,7 @@ def test_results_are_kept_for_so_long(
 ) -> None:
     monkeypatch.setattr(jobs, "LEASE_S", 0.2)  # how often the house is kept
     server = serve(engine, database=database, batch__retention_days=1)
-    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=PATIENCE_S) as client:
         old, new = (client.post("/batch", json=BATCH).json()["batch_id"] for _ in range(2))
         for batch_id in (old, new):
             until_ended(client, batch_id)
@@ -379,7 +379,7 @@ def test_results_are_kept_for_so_long(
 def test_fields_of_the_batch_and_of_a_request(serve: Callable[..., Live], silent_engine: FakeEngine) -> None:
     server = serve(silent_engine, database=Database(""))
     requests = [{"prompt": "a"}, {"prompt": "b", "max_tokens": 7, "seed": 3}]
-    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=PATIENCE_S) as client:
         client.post("/batch", json=changed(requests=requests, temperature=0))
     sampling = [silent_engine.next().request.sampling for _ in range(2)]
     assert [fields["max_tokens"] for fields in sampling] == [100, 7]

@@ -39,7 +39,9 @@ class Child:
     @contextlib.contextmanager
     def stream(self) -> Iterator[Iterator[str]]:
         """Lines of a stream that has begun."""
-        with httpx.stream("POST", f"{self.url}/inference/stream", json=PROMPT, headers=AUTH, timeout=10) as response:
+        with httpx.stream(
+            "POST", f"{self.url}/inference/stream", json=PROMPT, headers=AUTH, timeout=PATIENCE_S
+        ) as response:
             lines = response.iter_lines()
             assert "word" in next(lines)
             yield lines

@@ -93,7 +93,7 @@ def server(database: Database, serve: Callable[..., Live], engine: FakeEngine) -
 
 @pytest.fixture
 def on_server(server: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=PATIENCE_S) as client:
         yield client
 
 

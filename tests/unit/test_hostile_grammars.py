@@ -1,4 +1,4 @@
-"""Schemas and grammars made to hurt are refused, or compiled in less than a second and 64 MiB."""
+"""Schemas and grammars made to hurt are refused, or compiled in less than a second of computing and 64 MiB."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ wrong = []
 for refused, cases in ((True, REFUSED), (False, COMPILED)):
     for name, value in cases.items():
         given = fields(value)
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             _core.validate_sampling(given)
             was_refused = False
         except errors.InvalidRequest as error:
             was_refused = error.field.split(".")[0] in given
-        if was_refused != refused or time.perf_counter() - began > 1:
-            wrong.append((name, was_refused, time.perf_counter() - began))
+        if was_refused != refused or time.process_time() - began > 1:
+            wrong.append((name, was_refused, time.process_time() - began))
 print(wrong)
 """
 

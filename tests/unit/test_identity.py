@@ -197,12 +197,13 @@ def test_expired_and_revoked_keys_and_those_of_disabled_users_end(
 
 
 def test_a_revoked_key_ends_when_the_cache_does(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     authenticator = Authenticator(database)
     secret = key(database, user(database))
     authenticate(authenticator, secret)
     database.write_now(lambda c: api_keys.revoke_key(c, str(api_keys.id_of(secret))))
     assert authenticate(authenticator, secret).username == "ada"  # known for a moment more
-    now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 5)
     with pytest.raises(errors.AuthenticationFailed):
         authenticate(authenticator, secret)

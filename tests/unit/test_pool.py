@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,10 +116,21 @@ class World:
         return set(self.pool.statuses())
 
 
+@pytest.fixture(autouse=True)
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the pool does in threads takes a turn of the loop, so that `settle` sees the end of it."""
+
+    async def to_thread(work: Callable[..., Any], *given: Any) -> Any:
+        await asyncio.sleep(0)
+        return work(*given)
+
+    monkeypatch.setattr(asyncio, "to_thread", to_thread)
+
+
 async def settle() -> None:
     """Let every task run until it waits for something that only the test can give."""
-    for _ in range(20):
-        await asyncio.to_thread(int)
+    for _ in range(100):
+        await asyncio.sleep(0)
 
 
 # ---- loading on demand ----------------------------------------------------------------------------------------------
