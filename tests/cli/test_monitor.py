@@ -44,6 +44,7 @@ def server() -> Iterator[Live]:
     httpx.post(f"{live.url}/models/{MODEL}/load", headers=AUTH).raise_for_status()
     yield live
     live.stop()
+    live.services.database.close()
 
 
 @pytest.fixture

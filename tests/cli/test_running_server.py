@@ -27,6 +27,7 @@ def server() -> Iterator[Live]:
     live = Live(make_services(FakeEngine(), database=Database(""), webhook__allow=["127.0.0.0/8"]))
     yield live
     live.stop()
+    live.services.database.close()
 
 
 def parsed(result: subprocess.CompletedProcess[str]) -> Any:

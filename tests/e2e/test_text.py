@@ -148,7 +148,8 @@ def test_json_objects(client: httpx.Client, path: str) -> None:
 
 
 def test_concurrent_requests_equal_those_alone(client: httpx.Client) -> None:
-    prompts = ["The capital of France is", "Two plus two is", "Water boils at", "The sun is a"]
+    # In each the first tokens are far likelier than the second best.
+    prompts = ["The capital of France is", "1, 2, 3, 4, 5,", "A, B, C, D,", "The sun is a"]
     bodies = [{**FRANCE, "prompt": prompt, "max_tokens": 8} for prompt in prompts]
 
     def text(body: dict[str, Any]) -> str:

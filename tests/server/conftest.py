@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import json
@@ -39,7 +40,15 @@ def settings(**flags: Any) -> Settings:
 @functools.cache
 def shared_database() -> Database:
     """In memory, for tests that leave nothing in it that others would stumble over."""
-    return Database("")
+    database = Database("")
+    atexit.register(database.close)
+    return database
+
+
+def close_database(services: Services) -> None:
+    """At a test's end: a connection that is left open is told of in whichever test collects it."""
+    if services.database is not shared_database():
+        services.database.close()
 
 
 def make_services(
@@ -147,9 +156,10 @@ def services(engine: FakeEngine) -> Services:
 @pytest.fixture
 def connect() -> Iterator[Callable[..., httpx.Client]]:
     """Makes clients of applications, with the key unless told otherwise."""
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as databases, contextlib.ExitStack() as stack:
 
         def make(services: Services, headers: dict[str, str] = AUTH) -> httpx.Client:
+            databases.callback(close_database, services)
             client = httpx.Client(transport=AppTransport(services), base_url="http://localhost", headers=headers)
             return stack.enter_context(client)
 
@@ -164,10 +174,11 @@ def client(connect: Callable[..., httpx.Client], services: Services) -> httpx.Cl
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Live]]:
     """Starts servers over an engine and flags of settings."""
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as databases, contextlib.ExitStack() as stack:
 
         def start(engine: FakeEngine, **flags: Any) -> Live:
             live = Live(make_services(engine, **flags))
+            databases.callback(close_database, live.services)
             stack.callback(live.stop)
             return live
 

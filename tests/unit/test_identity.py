@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import concurrent.futures
+import contextlib
 import functools
 import json
 import re
@@ -281,8 +282,9 @@ def test_salts_differ_between_users_and_databases(database: Database) -> None:
     keys = [key(database, user(database, name)) for name in ("ada", "bob")]
     first, second = ([authenticate(Authenticator(database), secret).salt for secret in keys] for _ in range(2))
     assert first == second
-    elsewhere = Database("")
-    assert len({*first, Authenticator(elsewhere).salt_of("ada"), Authenticator(elsewhere).salt_of("bob")}) == 4
+    with contextlib.closing(Database("")) as elsewhere:
+        others = [Authenticator(elsewhere).salt_of(name) for name in ("ada", "bob")]
+    assert len({*first, *others}) == 4
 
 
 @pytest.mark.acceptance("A2")
@@ -563,8 +565,8 @@ def test_other_algorithms_are_refused(database: Database, logins: Logins, alg: s
 
 
 def test_a_token_signed_with_another_secret_is_refused(database: Database, logins: Logins) -> None:
-    other = Database("")
-    theirs = login(other, Logins(other, logins._settings))
+    with contextlib.closing(Database("")) as other:
+        theirs = login(other, Logins(other, logins._settings))
     login(database, logins)
     with pytest.raises(errors.AuthenticationFailed):
         authenticate(Authenticator(database), theirs.access)

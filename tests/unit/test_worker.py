@@ -518,7 +518,8 @@ async def test_it_has_a_session_of_its_own_and_goes_first_when_memory_runs_out()
     async with worker() as engine:
         assert engine.pid is not None
         assert os.getsid(engine.pid) == engine.pid
-        assert Path(f"/proc/{engine.pid}/oom_score_adj").read_text().strip() == "500"
+        own = int(Path("/proc/self/oom_score_adj").read_text())  # to go below it takes a right that users lack
+        assert int(Path(f"/proc/{engine.pid}/oom_score_adj").read_text()) in (500, max(500, own))
 
 
 def test_environment_is_an_allow_list() -> None:
