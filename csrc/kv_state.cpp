@@ -75,6 +75,18 @@ bool received(Receive receive) {
 
 constexpr Position kSample = 3;  // tokens of the slot that the layout is learned from
 
+// In as many steps as a context of small batches needs.
+bool compute_sample(llama_context * context) {
+    std::vector<llama_token> tokens(kSample, 0);
+    const Position           most = std::min(kSample, static_cast<Position>(llama_n_batch(context)));
+    for (Position done = 0; done < kSample; done += most) {
+        if (llama_decode(context, llama_batch_get_one(tokens.data(), std::min(most, kSample - done))) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 }  // namespace
 
 // One llama_kv_cache: tensors of (row, token, stream), and the numbers that go with a slot's rows.
@@ -232,8 +244,7 @@ private:
 };
 
 KvState::KvState(llama_context * context, bool by_rows) : context_(context) {
-    std::vector<llama_token> sample(kSample, 0);
-    if (!by_rows || llama_decode(context_, llama_batch_get_one(sample.data(), kSample)) != 0 || !learn()) {
+    if (!by_rows || !compute_sample(context_) || !learn()) {
         LLAMA_LOG_INFO("%s: states of the KV cache are moved whole\n", __func__);
     } else if (!proves_itself()) {
         LLAMA_LOG_WARN("%s: rows of the KV cache are not what they seemed: states are moved whole\n", __func__);

@@ -350,6 +350,14 @@ def test_a_context_is_no_larger_than_what_the_model_was_trained_for(tiny_model: 
         assert llm.context_size == llm.info.context_train == 512
 
 
+def test_a_step_may_be_a_single_token(tiny_model: Path) -> None:
+    texts = set()
+    for batch_size in (1, 2, 512):
+        with LLM(tiny_model, context_size=64, parallel=1, batch_size=batch_size) as llm:
+            texts.add(llm.generate("the and", max_tokens=8, temperature=0).text)
+    assert len(texts) == 1
+
+
 def test_a_missing_model_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(errors.ModelNotFound, match="inferno models pull nope"):
         LLM("nope", models_dir=tmp_path)
