@@ -43,7 +43,7 @@ void expect_abort(bool expected);
 // `options` with what "automatic" and the model's limits make of it.
 EngineOptions effective_options(const EngineOptions & options, const ModelInfo & info);
 
-// Also says whether our CPU kernels are to be used by what is loaded next.
+// Also says whether our CPU kernels are to be used by what this thread loads next.
 llama_model_params   model_params(const EngineOptions & options, const Placement & placement);
 llama_context_params generation_params(const EngineOptions & options);
 llama_context_params embedding_params(const EngineOptions & options, const ModelInfo & info);

@@ -6,6 +6,7 @@
 #include <future>
 
 #include "error.h"
+#include "kernels/weights_buffer.h"
 #include "kv_state.h"
 #include "llama_loading.h"
 #include "load_mode.h"
@@ -121,7 +122,8 @@ private:
     static bool should_abort(void * flag) { return static_cast<std::atomic<bool> *>(flag)->load(std::memory_order_relaxed); }
 
     // llama.cpp's answer, with an exception (out of memory, mostly) turned into the code of a failed computation.
-    static int32_t process(llama_context * context, llama_process_type type, llama_batch_ext * batch) {
+    int32_t process(llama_context * context, llama_process_type type, llama_batch_ext * batch) const {
+        kernels::use_kernels(options_.cpu_kernels);
         try {
             return llama_process(context, type, batch);
         } catch (const std::exception &) {

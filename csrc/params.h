@@ -193,8 +193,7 @@ inline constexpr auto kEngineFields = std::make_tuple(
           "leaves that out.",
           false, 0, 4096},
     Field{"cpu_kernels", &EngineOptions::cpu_kernels, 0, 1,
-          "Compute with Inferno's own CPU kernels where the processor has them, not llama.cpp's. In a process with "
-          "several models the one loaded last decides for attention."},
+          "Compute with Inferno's own CPU kernels where the processor has them, not llama.cpp's."},
     Field{"load_mode", &EngineOptions::load_mode, 0, 0,
           "How the file gets into memory: read it, map it (mmap), lock it there (mlock, mmap_mlock), read past the "
           "page cache (direct), or map it where the device can (auto).",

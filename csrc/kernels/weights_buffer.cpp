@@ -1,7 +1,6 @@
 #include "weights_buffer.h"
 
 #include <algorithm>
-#include <atomic>
 
 #if defined(__linux__) || defined(__APPLE__)
 #include <sys/mman.h>
@@ -169,8 +168,20 @@ private:
     const Tiling                tiling_;
 };
 
-std::atomic<bool> in_use{true};
-std::atomic<bool> locking{false};
+thread_local bool in_use  = true;
+thread_local bool locking = false;
+
+// Whether an operation without weights is ours is decided where its graph is planned, in the thread that asked for it, and
+// noted on it: all threads that compute it must do so the same way, in the memory that was planned.
+bool plan(const ggml_tensor * op) {
+    static int ours;
+    const_cast<ggml_tensor *>(op)->extra = in_use ? &ours : nullptr;
+    return in_use;
+}
+
+bool planned(const ggml_tensor * op) {
+    return op->extra != nullptr;
+}
 
 class Products : public ggml::cpu::tensor_traits {
     bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
@@ -206,33 +217,47 @@ class Lookup : public ggml::cpu::tensor_traits {
 
 class Attention : public ggml::cpu::tensor_traits {
     bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
-        size = attention_work_bytes(n_threads, op);
-        return true;
+        size = plan(op) ? attention_work_bytes(n_threads, op) : 0;
+        return planned(op);
     }
 
     bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
-        compute_attention(params, op);
-        return true;
+        if (planned(op)) {
+            compute_attention(params, op);
+        }
+        return planned(op);
     }
 };
 
 class Gelu : public ggml::cpu::tensor_traits {
-    bool work_size(int, const ggml_tensor *, size_t & size) override {
+    bool work_size(int, const ggml_tensor * op, size_t & size) override {
         size = 0;
-        return true;
+        return plan(op);
     }
 
     bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
-        compute_gelu(params, op);
-        return true;
+        if (planned(op)) {
+            compute_gelu(params, op);
+        }
+        return planned(op);
     }
+};
+
+// Planned here only: see register_rms_norm().
+class RmsNorm : public ggml::cpu::tensor_traits {
+    bool work_size(int, const ggml_tensor * op, size_t &) override {
+        plan(op);
+        return false;
+    }
+
+    bool compute_forward(ggml_compute_params *, ggml_tensor *) override { return false; }
 };
 
 class BufferType : public ggml::cpu::extra_buffer_type {
     bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
         // The loader asks with a tensor that has no memory yet.
         const ggml_tensor * weights = op->src[0];
-        const bool          wanted  = weights->data != nullptr || in_use.load(std::memory_order_relaxed);
+        const bool          wanted  = weights->data != nullptr || in_use;
         return wanted && holds(weights) && packing_of(weights) != nullptr && (multiplies(op) || looks_up(op));
     }
 
@@ -252,11 +277,11 @@ class BufferType : public ggml::cpu::extra_buffer_type {
         if ((op->op == GGML_OP_MUL_MAT || op->op == GGML_OP_GET_ROWS) && holds(op->src[0])) {
             return op->op == GGML_OP_MUL_MAT ? static_cast<ggml::cpu::tensor_traits *>(&products_) : &lookup_;
         }
-        if (!in_use.load(std::memory_order_relaxed)) {
-            return nullptr;
-        }
         if (takes_attention(op)) {
             return &attention_;
+        }
+        if (op->op == GGML_OP_RMS_NORM) {
+            return &rms_norm_;
         }
         return takes_gelu(op) ? &gelu_ : nullptr;
     }
@@ -269,6 +294,7 @@ class BufferType : public ggml::cpu::extra_buffer_type {
     Lookup    lookup_;
     Attention attention_;
     Gelu      gelu_;
+    RmsNorm   rms_norm_;
 };
 
 ggml_status init_tensor(ggml_backend_buffer_t, ggml_tensor *) {
@@ -298,11 +324,11 @@ void ask_for_large_pages(void * memory, size_t size) {
 
 bool lock_if_wanted(const void * memory, size_t size) {
 #if defined(__linux__) || defined(__APPLE__)
-    return !locking.load(std::memory_order_relaxed) || size == 0 || mlock(memory, size) == 0;
+    return !locking || size == 0 || mlock(memory, size) == 0;
 #else
     (void) memory;
     (void) size;
-    return !locking.load(std::memory_order_relaxed);
+    return !locking;
 #endif
 }
 
@@ -352,16 +378,16 @@ ggml_backend_buffer_type_t weights_buffer_type() {
 }
 
 void lock_weights(bool lock) {
-    locking.store(lock, std::memory_order_relaxed);
+    locking = lock;
 }
 
 void use_kernels(bool use) {
-    in_use.store(use, std::memory_order_relaxed);
+    in_use = use;
 }
 
 void register_rms_norm() {
     cpu_backend->set_rms_norm([](const ggml_compute_params * params, const ggml_tensor * norm, ggml_tensor * product) {
-        return in_use.load(std::memory_order_relaxed) && compute_rms_norm(params, norm, product);
+        return planned(norm) && compute_rms_norm(params, norm, product);
     });
 }
 

@@ -18,12 +18,12 @@ void register_weights_buffer_type(const InfernoCpuInternals & cpu);
 // and asks no buffer type.
 void register_rms_norm();
 
-// Whether weights that are loaded from now on are packed, and attention, GELU and RMS normalization computed by us. On at
-// first. Weights that are packed already go on being computed by us. Any thread.
+// Whether weights that this thread loads from now on are packed, and attention, GELU and RMS normalization in what it
+// computes done by us. On at first. Weights that are packed already go on being computed by us.
 void use_kernels(bool use);
 
-// Whether the memory of weights that are packed from now on is locked; where it cannot be, the load fails. Off at first.
-// Any thread.
+// Whether the memory of weights that this thread packs from now on is locked; where it cannot be, the load fails. Off at
+// first.
 void lock_weights(bool lock);
 
 }  // namespace inferno::kernels
