@@ -166,18 +166,16 @@ llama_context_params embedding_params(const EngineOptions & options, const Model
     params.n_outputs_max        = 0;
     params.n_ctx                = static_cast<uint32_t>(options.context_size);
     params.kv_unified           = true;
+    // Tokens that see those behind them must be in one pass with them.
+    const bool whole = is_encoder(info) || !info.causal;
+    params.n_batch = params.n_ubatch = static_cast<uint32_t>(whole ? std::max(options.context_size, kMaxPass) : kMaxPass);
     if (is_encoder(info)) {
-        // An encoder sees its whole input in one pass.
-        params.n_batch = params.n_ubatch = static_cast<uint32_t>(std::max(options.context_size, kMaxPass));
         if (info.pooling.empty() || info.pooling == "none") {
             params.pooling_type = LLAMA_POOLING_TYPE_MEAN;
         }
-    } else {
-        // A decoder takes long inputs in several passes, so pooling is ours.
-        if (!info.pooling.empty()) {
-            params.pooling_type = LLAMA_POOLING_TYPE_NONE;
-        }
-        params.n_batch = params.n_ubatch = static_cast<uint32_t>(kMaxPass);
+    } else if (!info.pooling.empty()) {
+        // A decoder may take long inputs in several passes, so pooling is ours.
+        params.pooling_type = LLAMA_POOLING_TYPE_NONE;
     }
     return params;
 }

@@ -194,7 +194,8 @@ private:
         return result;
     }
 
-    // As many passes as the inputs need; the mean over all tokens (or the last or first one, if the model says so).
+    // As many passes as the inputs need, one where tokens see those behind them; the mean over all tokens (or the last or
+    // first one, if the model says so).
     std::vector<std::vector<float>> pool_decoder(const std::vector<std::vector<Token>> & inputs) {
         llama_memory_clear(llama_get_memory(embedding_.get()), false);
         std::vector<std::vector<double>> sums(inputs.size());

@@ -32,6 +32,7 @@ struct ModelInfo {
     int32_t     n_vocab       = 0;
     int32_t     n_embd        = 0;
     int32_t     n_layer       = 0;
+    bool        causal        = true;  // tokens see only those before them
     bool        can_generate  = false;
     bool        can_embed     = false;
     std::string pooling;        // "mean", "cls", "last", "none", "rank"

@@ -154,10 +154,9 @@ uint64_t elements(const TensorInfo & tensor) {
 }
 
 // Generating needs causal attention over the model's own output; models made for embedding say how they pool.
-bool generates(const Metadata & metadata, const ModelInfo & info) {
+bool generates(const ModelInfo & info) {
     const bool encoder = info.architecture.find("bert") != std::string::npos || is_unsupported_encoder(info.architecture);
-    return !encoder && metadata.flag(info.architecture + ".attention.causal", true) &&
-           (info.pooling.empty() || info.pooling == "none");
+    return !encoder && info.causal && (info.pooling.empty() || info.pooling == "none");
 }
 
 }  // namespace
@@ -183,7 +182,8 @@ ModelInfo inspect_model(const std::string & path) {
         info.n_params += elements(tensor);
         info.size_bytes += tensor.bytes;
     }
-    info.can_generate = generates(metadata, info);
+    info.causal       = metadata.flag(arch + "attention.causal", true);
+    info.can_generate = generates(info);
     info.can_embed    = info.pooling != "rank" && !is_unsupported_encoder(info.architecture);
     info.description  = info.architecture + " " + size_label(info.n_params) + " " + info.quantization;
     return info;

@@ -12,7 +12,7 @@ import pytest
 from inferno import LLM, errors
 from inferno.request import TokenLogprob
 
-from tests.gguf_files import write_split
+from tests.gguf_files import BOOL, U32, scalar, tiny_llama, write_split
 
 pytestmark = pytest.mark.anyio
 
@@ -244,6 +244,17 @@ def test_a_vector_does_not_depend_on_its_neighbours(embedder: LLM) -> None:
     alone = embedder.embed(texts[137])
     assert alone.shape == (1, 384)
     assert together[137] @ alone[0] > 0.999
+
+
+def test_tokens_that_see_both_ways_see_all_of_a_long_text(tmp_path: Path) -> None:
+    file = tiny_llama(context_train=1024)
+    file.set("llama.attention.causal", scalar(BOOL, False))
+    file.set("llama.pooling_type", scalar(U32, 2))  # the first token's
+    path = tmp_path / "embedder.gguf"
+    path.write_bytes(file.to_bytes())
+    with LLM(path) as llm:
+        ends_with_z, ends_with_y = llm.embed(["x" * 800 + "z" * 100, "x" * 800 + "y" * 100])
+    assert ends_with_z @ ends_with_y < 0.9999
 
 
 async def test_vectors_asynchronously(embedder: LLM) -> None:
