@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from inferno import errors
-from inferno.batch import jobs
+from inferno.batch import jobs, runner
+from inferno.engine.generation import Generation
 from inferno.identity import api_keys, users
+from inferno.request import Request
 from inferno.server.services import Services
 from inferno.store.database import Database
 from inferno.store.schema import batch_items, batches
@@ -307,6 +309,32 @@ def test_items_at_once(serve: Callable[..., Live], silent_engine: FakeEngine, qu
         for _ in range(30 - at_once):
             silent_engine.finish(silent_engine.next())
         assert until_ended(client, batch_id)["completed"] == 30
+
+
+class _Away(FakeEngine):
+    """Its worker is being restarted, and takes its time."""
+
+    tries = 0
+
+    async def submit(self, request: Request) -> Generation:
+        self.tries += 1
+        raise errors.ServiceUnavailable("The model's worker process is being restarted.")
+
+
+def test_an_item_that_was_cut_short_leaves_a_model_alone_that_is_away(
+    client: httpx.Client, database: Database, serve: Callable[..., Live], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_PAUSE_S", 60.0)
+    client.post("/batch", json=changed(requests=[{"prompt": "x"}]))
+    database.write_now(lambda c: c.execute(update(batch_items).values(attempts=1)))
+    engine = _Away()
+    server = serve(engine, database=database)
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as on_server:
+        while not engine.tries:
+            pass
+        for _ in range(20):  # time enough for another try
+            assert on_server.get("/batch").json()["batches"][0]["status"] == "processing"
+    assert engine.tries == 1
 
 
 @pytest.mark.acceptance("J4")

@@ -144,17 +144,12 @@ class BatchRunner:
     # ---- one model's queue ----
 
     async def _work_off(self, model: str) -> None:
-        """Until nothing waits for the model. Items that were cut short before run alone: if one of them takes the
-        worker down again, it is clear which."""
+        """Until nothing waits for the model."""
         running: set[asyncio.Task[bool]] = set()
         pause = _PAUSE_S
         try:
             while True:
-                if not running:
-                    await self._work_off_suspects(model)
-                window = self._window(model)
-                if len(running) <= window - max(1, window // _REFILL):
-                    running |= {self._start(claim) for claim in await self._claim(model, window - len(running))}
+                running |= {self._start(claim) for claim in await self._more(model, len(running))}
                 if not running:
                     return
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -171,13 +166,14 @@ class BatchRunner:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _work_off_suspects(self, model: str) -> None:
-        while claims := await self._claim(model, 1, suspects=True):
-            task = self._start(claims[0])
-            try:
-                await asyncio.wait([task])
-            finally:
-                task.cancel()
+    async def _more(self, model: str, running: int) -> list[Claim]:
+        """What to begin beside so many items. Those that were cut short before run alone: if one of them takes the
+        worker down again, it is clear which."""
+        if not running and (suspects := await self._claim(model, 1, suspects=True)):
+            return suspects
+        window = self._window(model)
+        enough = running > window - max(1, window // _REFILL)
+        return [] if enough else await self._claim(model, window - running)
 
     async def _claim(self, model: str, limit: int, *, suspects: bool = False) -> list[Claim]:
         return await self._write(lambda connection: jobs.claim(connection, model, limit, suspects=suspects))
