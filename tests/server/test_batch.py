@@ -337,6 +337,26 @@ def test_an_item_that_was_cut_short_leaves_a_model_alone_that_is_away(
     assert engine.tries == 1
 
 
+@pytest.mark.acceptance("X4")
+def test_a_database_that_is_away_does_not_hold_up_the_end(
+    serve: Callable[..., Live], silent_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_LAST_WRITE_S", 0.1)
+    database = Database("")
+    server = serve(silent_engine, database=database)
+    with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:
+        client.post("/batch", json=BATCH)
+        for _ in BATCH["requests"]:
+            silent_engine.next()
+
+    def refuse(_: object) -> None:
+        raise errors.ServiceUnavailable("The database could not be written.")
+
+    monkeypatch.setattr(database, "write_now", refuse)
+    server.server.should_exit = True
+    server.join()
+
+
 @pytest.mark.acceptance("J4")
 def test_cancelling_stops_what_runs(serve: Callable[..., Live], silent_engine: FakeEngine) -> None:
     server = serve(silent_engine, database=Database(""))

@@ -37,6 +37,8 @@ _PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 #: How long to wait before a database that does not answer is tried again.
 _DATABASE_PAUSE_S = 1.0
+#: How long a server that stops waits for it; what is not written down then is done again.
+_LAST_WRITE_S = 5.0
 #: Errors that say nothing about the item: it gets another turn.
 _LATER = (errors.ServiceUnavailable, errors.ModelNotLoaded)
 #: Errors that say that no item of this model will ever run.
@@ -283,7 +285,15 @@ class BatchRunner:
         await asyncio.gather(*ending, return_exceptions=True)
         self._outcomes.extend(held)
         if self._outcomes:
-            await self._flush()
+            await self._flush_in_time()
+
+    async def _flush_in_time(self) -> None:
+        """A database that is away does not hold up the end: to it this server is one that was killed."""
+        try:
+            async with asyncio.timeout(_LAST_WRITE_S):
+                await self._flush()
+        except TimeoutError:
+            log.warning("what became of %d batch items is not written down", len(self._outcomes))
 
 
 def _went_well(task: asyncio.Task[bool]) -> bool:
