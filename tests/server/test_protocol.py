@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
+from inferno.engine.generation import Generation
 from inferno.server import protocol
 
-from tests.fakes import FakeEngine
+from tests.fakes import PATIENCE_S, FakeEngine
 from tests.server.conftest import KEY, PROMPT, Live, settings
 
+Pipelined: TypeAlias = Callable[[bytes], tuple[socket.socket, Generation]]
 HEAD = f"POST /inference HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n".encode()
 
 
@@ -159,6 +163,42 @@ def test_pipelined_requests_are_answered_in_order(live: Live) -> None:
     answers = exchange(live, first + second)
     assert answers.count(b"HTTP/1.1 200 ") == 2
     assert answers.index(b'"choices"') < answers.index(b'"healthy"')
+
+
+@pytest.fixture
+def pipelined(live: Live) -> Iterator[Pipelined]:
+    """Makes connections on which a stream has begun and something was sent behind its request."""
+    with contextlib.ExitStack() as stack:
+
+        def make(second: bytes) -> tuple[socket.socket, Generation]:
+            connection = stack.enter_context(live.post("/inference/stream", PROMPT))
+            generation = live.engine.next()
+            live.engine.say(generation, "word")
+            while b"word" not in connection.recv(65536):
+                pass
+            connection.sendall(second)
+            return connection, generation
+
+        yield make
+
+
+def test_who_leaves_a_pipeline_cancels_what_runs(
+    live: Live, pipelined: Pipelined, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection, generation = pipelined(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    connection.close()
+    deadline = time.monotonic() + PATIENCE_S
+    while live.engine.cancelled.empty():
+        live.engine.say(generation, "word")
+        assert time.monotonic() < deadline
+    live.stop()
+    assert "unexpected error" not in caplog.text
+
+
+def test_a_bad_request_in_a_pipeline_is_not_answered_inside_a_stream(live: Live, pipelined: Pipelined) -> None:
+    connection, _ = pipelined(HEAD + b"Transfer-Encoding: chunked\r\n\r\nno number\r\n")
+    assert read_all(connection) == b""
+    assert live.engine.cancelled.get(timeout=PATIENCE_S)
 
 
 @pytest.mark.acceptance("S6", "X3")

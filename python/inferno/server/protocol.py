@@ -10,7 +10,8 @@ import asyncio
 from typing import Any
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from inferno import errors
 from inferno.request import new_id
@@ -35,6 +36,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._began = False  # a request began in the piece of data at hand
         self._handshake: bool | None = None  # whether the request is a WebSocket handshake, once that was asked
         self._deadline: asyncio.TimerHandle | None = None
+        # `cycle` is of the newest request, which in a pipeline waits for this one.
+        self._answered: RequestResponseCycle | None = None
 
     # ---- what arrives -------------------------------------------------------------------------------------------
 
@@ -44,6 +47,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect_nothing()
+        self._give_up()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -59,7 +63,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     @property
     def _answering(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+        return self._answered is not None and not self._answered.response_complete
 
     # ---- what the parser finds ----------------------------------------------------------------------------------
 
@@ -93,6 +97,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._expect_nothing()
         super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     # ---- upgrades -----------------------------------------------------------------------------------------------
 
     def _should_upgrade_to_ws(self) -> bool:
@@ -123,18 +131,22 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _abort(self) -> None:
         """Drop the connection without waiting for its reader to take in what is buffered."""
-        if self.cycle is not None:
-            self.cycle.disconnected = True
+        self._give_up()
         self.transport.abort()
+
+    def _give_up(self) -> None:
+        """Who answers, or waits for more of the request, learns that there is no use."""
+        if self._answered is not None and self._answering:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
 
     # ---- refusals -----------------------------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:
         """Called by the base class for what is no HTTP."""
-        if self._answering:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()  # whoever waits for more of this request stops waiting
-            if self.cycle.response_started:
+        if self._answered is not None and self._answering:
+            self._give_up()
+            if self._answered.response_started:
                 self._abort()  # in the middle of an answer there is no place for another
                 return
         request_id = new_id("req")
