@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from inferno import errors, verify_webhook
 from inferno.identity import api_keys, users
 from inferno.store.database import Database
 from inferno.store.schema import webhooks
-from sqlalchemy import update
+from inferno.webhooks import outbox
+from sqlalchemy import Connection, update
 from standardwebhooks import Webhook as StandardWebhook
 
 from tests.fakes import PATIENCE_S, FakeEngine
@@ -302,6 +304,26 @@ def test_a_test_message_and_its_history(on_server: httpx.Client, receiver: Recei
     on_server.post(f"/webhooks/deliveries/{seen['id']}/replay")
     again, _ = receiver.messages.get(timeout=PATIENCE_S)
     assert again["webhook-id"] == seen["id"]
+
+
+@pytest.mark.acceptance("K5")
+@pytest.mark.parametrize("path", ["/hang", "?hang"])
+def test_a_receiver_that_hangs_keeps_no_other_waiting(
+    on_server: httpx.Client, receiver: Receiver, database: Database, path: str
+) -> None:
+    """However much waits for it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}{path}"
+
+        def queue_up(connection: Connection) -> None:
+            for _ in range(200):
+                outbox.address(connection, "batch.complete", {}, user_id="ada", url=url, secret=None)
+
+        database.write_now(queue_up)
+        body = {"webhook_url": receiver.url, "events": EVENTS, "secret": SECRET}
+        webhook = on_server.post("/webhooks", json=body).json()
+        on_server.post(f"/webhooks/{webhook['id']}/test")
+        assert receiver.next()["data"] == {"test": True}
 
 
 @pytest.mark.acceptance("K1")

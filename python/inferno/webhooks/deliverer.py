@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from sqlalchemy import Connection
@@ -21,7 +23,7 @@ from inferno.webhooks.signing import attempt_headers, event_body
 
 log = logging.getLogger(__name__)
 
-#: Attempts under way at once, so that receivers that hang do not keep others waiting; and to one address.
+#: Attempts under way at once, and to one origin, so that receivers that hang do not keep others waiting.
 _AT_ONCE = 32
 _AT_ONCE_TO_ONE = 4
 #: An attempt that was cut short by the end of the process is made again after this many seconds.
@@ -46,7 +48,7 @@ class Deliverer:
         self._count = count
         self._news = asyncio.Event()
         self._sending: dict[str, asyncio.Task[None]] = {}
-        self._busy: dict[str, int] = {}
+        self._busy: Counter[str] = Counter()  # attempts under way, by origin
 
     async def check_target(self, url: str) -> None:
         """Raises InvalidRequest(field="webhook_url") for an address that would not be sent to."""
@@ -62,8 +64,9 @@ class Deliverer:
             while True:
                 self._news.clear()
                 await self._send_what_is_due()
+                pause = await self._pause()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), await self._pause())
+                    await asyncio.wait_for(self._news.wait(), pause)
         finally:
             sending = list(self._sending.values())
             for task in sending:
@@ -75,27 +78,32 @@ class Deliverer:
         await self._database.write(lambda connection: outbox.forget(connection, before))
 
     async def _pause(self) -> float:
-        when = await self._database.read(outbox.next_due)
+        without = self._taken_up()
+        when = await self._database.read(lambda c: outbox.next_due(c, without))
         return _LOOK_S if when is None else min(max(when - time.time(), 0.05), _LOOK_S)
 
     async def _send_what_is_due(self) -> None:
-        found = await self._database.read(lambda c: outbox.due(c, time.time(), 4 * _AT_ONCE))
+        without = self._taken_up()
+        found = await self._database.read(lambda c: outbox.due(c, time.time(), 4 * _AT_ONCE, without))
         for delivery in found:
-            host = delivery.url.partition("://")[2].partition("/")[0]
+            origin = _origin(delivery.url)
             if delivery.id in self._sending or len(self._sending) >= _AT_ONCE:
                 continue
-            if self._busy.get(host, 0) < _AT_ONCE_TO_ONE:
-                self._start(delivery, host)
+            if self._busy[origin] < _AT_ONCE_TO_ONE:
+                self._start(delivery, origin)
 
-    def _start(self, delivery: Delivery, host: str) -> None:
-        self._busy[host] = self._busy.get(host, 0) + 1
+    def _taken_up(self) -> list[str]:
+        """Origins that no more attempts are made to at once, however many messages wait for them."""
+        return [origin for origin, count in self._busy.items() if count >= _AT_ONCE_TO_ONE]
+
+    def _start(self, delivery: Delivery, origin: str) -> None:
+        self._busy[origin] += 1
         task = self._sending[delivery.id] = asyncio.create_task(self._attempt(delivery))
 
         def ended(_: object) -> None:
             del self._sending[delivery.id]
-            self._busy[host] -= 1
-            if not self._busy[host]:
-                del self._busy[host]
+            self._busy[origin] -= 1
+            self._busy = +self._busy  # without zeros
             self.wake()
 
         task.add_done_callback(ended)
@@ -141,3 +149,9 @@ class Deliverer:
             "status": outcome.status or outcome.error,
         }
         log.info("webhook", extra={"fields": fields})
+
+
+def _origin(url: str) -> str:
+    """Scheme, host and port as they are written, in lower case."""
+    scheme, _, rest = url.lower().partition("://")
+    return f"{scheme}://{re.split('[/?]', rest, maxsplit=1)[0]}"

@@ -4,11 +4,11 @@ at least once. Functions of a connection; the caller owns the transaction."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, not_, or_, select, update
 
 from inferno import errors
 from inferno.request import new_id
@@ -96,20 +96,28 @@ def send_test(connection: Connection, webhook: Webhook, data: Mapping[str, Any])
     return _put(connection, webhook.events[0], data, user_id=webhook.user_id, url=webhook.url, webhook_id=webhook.id)
 
 
-def due(connection: Connection, now: float, limit: int) -> list[Delivery]:
-    """What is to be sent, the longest waiting first."""
+def due(connection: Connection, now: float, limit: int, without: Collection[str] = ()) -> list[Delivery]:
+    """What is to be sent, the longest waiting first; nothing for origins in `without`."""
     query = (
         select(deliveries)
-        .where(deliveries.c.state == "pending", deliveries.c.next_attempt <= now)
+        .where(deliveries.c.state == "pending", deliveries.c.next_attempt <= now, *_elsewhere(without))
         .order_by(deliveries.c.next_attempt)
         .limit(limit)
     )
     return [msgspec.convert(row, Delivery, from_attributes=True) for row in connection.execute(query)]
 
 
-def next_due(connection: Connection) -> float | None:
-    query = select(deliveries.c.next_attempt).where(deliveries.c.state == "pending")
+def next_due(connection: Connection, without: Collection[str] = ()) -> float | None:
+    """When the first message is to be sent, those for origins in `without` aside; None when there is none."""
+    query = select(deliveries.c.next_attempt).where(deliveries.c.state == "pending", *_elsewhere(without))
     return connection.execute(query.order_by(deliveries.c.next_attempt).limit(1)).scalar()
+
+
+def _elsewhere(origins: Collection[str]) -> list[ColumnElement[bool]]:
+    """Conditions: the URL begins with none of them, which are in lower case."""
+    url = func.lower(deliveries.c.url)
+    there = [or_(url == origin, *(url.startswith(origin + end, autoescape=True) for end in "/?")) for origin in origins]
+    return [not_(condition) for condition in there]
 
 
 def begin(connection: Connection, delivery: Delivery, now: float, hold_s: float) -> list[str] | None:
