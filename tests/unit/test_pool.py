@@ -494,6 +494,16 @@ async def test_closing_waits_for_leases_and_refuses_new_ones() -> None:
     assert world.factory.alive == 0
 
 
+async def test_closing_hastens_an_unload_that_is_under_way() -> None:
+    world = World()
+    async with world.pool.lease("small") as lease:
+        unloading = asyncio.create_task(world.pool.unload("small"))
+        await settle()
+        await world.pool.close(0.0)
+        assert lease.engine.state == "closed"
+    await unloading
+
+
 async def test_closing_gives_loads_up() -> None:
     world = World()
     world.factory.may_start.clear()

@@ -280,13 +280,15 @@ class ModelPool:
         return errors.ServiceUnavailable(message, needed_bytes=needed, available_bytes=available, retry_after=10)
 
     async def _retire(self, slot: _Slot, grace_s: float) -> None:
-        """Drain and close, once; a caller that gives up waiting does not stop it."""
+        """Drain and close, once; a caller that gives up waiting does not stop it, one with less patience hastens it."""
         if self._loaded.get(slot.entry.id) is slot:
             del self._loaded[slot.entry.id]
             task = self._retiring[slot] = asyncio.create_task(slot.drain_and_close(grace_s))
             task.add_done_callback(lambda _: self._retiring.pop(slot, None))
-        if slot in self._retiring:
-            await asyncio.shield(self._retiring[slot])
+        if (retiring := self._retiring.get(slot)) is not None:
+            await asyncio.wait({retiring}, timeout=grace_s)
+            slot.abandon()
+            await asyncio.shield(retiring)
 
 
 class _Slot:
@@ -317,6 +319,10 @@ class _Slot:
         self.last_use = now
         if self.idle:
             self._unused.set()
+
+    def abandon(self) -> None:
+        """Who still uses it is waited for no longer."""
+        self._unused.set()
 
     async def drain_and_close(self, grace_s: float) -> None:
         with contextlib.suppress(TimeoutError):
