@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -17,6 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.conftest import KEY, MODEL, Server
+from tests.fakes import PATIENCE_S
 
 LONG = {"model": "m", "prompt": "Once upon a time", "max_tokens": 900, "temperature": 1, "ignore_eos": True}
 
@@ -137,6 +139,32 @@ def test_sigterm_lets_a_stream_finish(own_server: Server) -> None:
         last = list(frames)[-1]
     assert last["finish_reason"] == "length"
     assert own_server.process.wait(30) == 0
+
+
+def loading_worker(server: subprocess.Popen[bytes]) -> int:
+    """The process that loads the first model of a server that starts."""
+    while server.poll() is None:
+        for pid in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
+            with contextlib.suppress(OSError):  # it has ended
+                if b"worker_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return int(pid)
+    raise AssertionError("the server has ended")
+
+
+@pytest.mark.acceptance("X4")
+def test_sigterm_gives_up_what_is_loaded_at_the_start(tmp_path: Path, smollm2: Path) -> None:
+    command = [sys.executable, "-m", "inferno.cli.main", "serve", "--port", "0", "--data-dir", str(tmp_path)]
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("INFERNO_")} | {"XDG_CONFIG_HOME": str(tmp_path)}
+    with subprocess.Popen([*command, "--alias", f"m={smollm2}", "--model", "m"], env=environ) as server:
+        worker = loading_worker(server)
+        try:
+            os.kill(worker, signal.SIGSTOP)  # it would load for ever
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(2 * PATIENCE_S) == 0
+        finally:
+            server.kill()
+            with contextlib.suppress(ProcessLookupError):  # as it should be
+                os.kill(worker, signal.SIGKILL)
 
 
 @pytest.mark.acceptance("M1", "M2", "M3", "M4", "M5")

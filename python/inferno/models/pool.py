@@ -177,6 +177,11 @@ class ModelPool:
         """From now on nothing is leased or loaded; what is leased goes on."""
         self._closing = True
 
+    def give_up_loads(self) -> None:
+        """Those that are under way; who waits for one gets ServiceUnavailable."""
+        for load in self._loading.values():
+            load.cancel()
+
     # ---- looking ------------------------------------------------------------------------------------------------
 
     @property
@@ -408,9 +413,13 @@ class _Load:
 
     async def give_up(self) -> None:
         """Stop loading; those who wait get ServiceUnavailable. A load that is complete stays."""
+        self.cancel()
+        await self.settled()
+
+    def cancel(self) -> None:
+        """`give_up` without waiting for it."""
         if self._task is not None:
             self._task.cancel()
-        await self.settled()
 
 
 async def _probe(engine: Engine) -> EngineStats | None:

@@ -185,6 +185,8 @@ class Server(uvicorn.Server):
         if self._drained_by is None:
             self._pool.begin_closing()
             self._drained_by = time.monotonic() + self._drain_s
+            if not self.started:  # nobody has asked for what is being loaded
+                asyncio.get_running_loop().call_soon_threadsafe(self._pool.give_up_loads)
         elif not self.should_exit:
             self._drained_by = 0.0
         else:
