@@ -201,6 +201,16 @@ def test_a_bad_request_in_a_pipeline_is_not_answered_inside_a_stream(live: Live,
     assert live.engine.cancelled.get(timeout=PATIENCE_S)
 
 
+@pytest.mark.acceptance("S6")
+def test_fields_behind_a_chunked_body_are_no_headers(live: Live) -> None:
+    """Also when all of it comes at once."""
+    head = b"POST /inference HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    trailer = f"Authorization: Bearer {KEY}\r\n\r\n".encode()
+    assert exchange(live, head + b"2\r\n{}\r\n0\r\n" + trailer).startswith(b"HTTP/1.1 401 ")
+    endless = b"X: " + b"a" * protocol.MAX_HEAD_BYTES + b"\r\n\r\n"
+    assert exchange(live, head + b"2\r\n{}\r\n0\r\n" + endless).startswith(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.acceptance("S6", "X3")
 def test_a_large_body_is_413_before_it_is_sent(live: Live) -> None:
     answer = exchange(live, HEAD + b"Connection: close\r\nContent-Length: 999999999999\r\n\r\n{")

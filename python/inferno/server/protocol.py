@@ -80,7 +80,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        """Fields behind a chunked body come here too. They are counted and ignored: a proxy in front may have looked at
+        none of them."""
+        if self._in_head:
+            super().on_header(name, value)
         self._count_head(len(name) + len(value))
 
     def _count_head(self, size: int) -> None:
