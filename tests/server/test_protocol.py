@@ -74,9 +74,12 @@ def test_what_is_no_http_is_400_and_the_end(live: Live, data: bytes) -> None:
 
 
 @pytest.mark.acceptance("S6")
-def test_a_header_without_an_end_is_refused(live: Live) -> None:
+@pytest.mark.parametrize(
+    "behind", [b"", b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"], ids=["head", "trailer"]
+)
+def test_a_header_without_an_end_is_refused(live: Live, behind: bytes) -> None:
     with live.connect() as connection:
-        connection.sendall(HEAD + b"X: ")
+        connection.sendall(HEAD + behind + b"X: ")
         try:
             for _ in range(100):
                 connection.sendall(b"a" * 16384)

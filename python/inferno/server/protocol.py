@@ -32,8 +32,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_head = False
-        self._head_bytes = 0
-        self._began = False  # a request began in the piece of data at hand
+        self._in_request = False
+        self._head_bytes = 0  # of the head, or of what has come since the last piece of the body
+        self._advanced = False  # in the piece of data at hand a request began, or there was something of its body
         self._handshake: bool | None = None  # whether the request is a WebSocket handshake, once that was asked
         self._deadline: asyncio.TimerHandle | None = None
         # `cycle` is of the newest request, which in a pipeline waits for this one.
@@ -53,10 +54,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deadline is None and not self._answering:
             self._expect_within(HEAD_DEADLINE_S)
-        self._began = False
+        self._advanced = False
         super().data_received(data)
-        if self._in_head and not self._began:
-            # A header without an end never reaches on_header: its bytes are counted here.
+        if self._in_request and not self._advanced:
+            # A header without an end, before a body or behind it, never reaches on_header: its bytes are counted here.
             self._head_bytes += len(data)
             if self._head_bytes > 2 * MAX_HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response("The headers are too large.")
@@ -69,7 +70,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = self._began = True
+        self._in_head = self._in_request = self._advanced = True
         self._head_bytes = 0
         self._handshake = None
         self._expect_within(HEAD_DEADLINE_S)
@@ -96,7 +97,13 @@ class GuardedProtocol(HttpToolsProtocol):
         self._expect_within(BODY_DEADLINE_S)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        self._advanced = True
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        self._in_request = False
         self._expect_nothing()
         super().on_message_complete()
 
