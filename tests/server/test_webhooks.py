@@ -14,6 +14,7 @@ import httpx
 import pytest
 from inferno import errors, verify_webhook
 from inferno.identity import api_keys, users
+from inferno.server import announcements
 from inferno.store.database import Database
 from inferno.store.schema import webhooks
 from inferno.webhooks import outbox
@@ -324,6 +325,45 @@ def test_a_receiver_that_hangs_keeps_no_other_waiting(
         webhook = on_server.post("/webhooks", json=body).json()
         on_server.post(f"/webhooks/{webhook['id']}/test")
         assert receiver.next()["data"] == {"test": True}
+
+
+@pytest.mark.acceptance("K5")
+def test_what_happens_while_the_database_is_away_is_told_later(
+    on_server: httpx.Client, receiver: Receiver, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcements, "_DATABASE_PAUSE_S", 0.01)
+    refused = threading.Event()
+
+    def refuse(_: object) -> None:
+        refused.set()
+        raise errors.ServiceUnavailable("The database could not be written.")
+
+    body = {"webhook_url": receiver.url, "events": ["inference.complete"], "secret": SECRET}
+    on_server.post("/webhooks", json=body)
+    with monkeypatch.context() as away:
+        away.setattr(database, "write_now", refuse)
+        for _ in range(2):
+            on_server.post("/inference", json=PROMPT)
+        assert refused.wait(PATIENCE_S)
+    told = [receiver.next()["data"]["request_id"] for _ in range(2)]
+    assert len(set(told)) == 2
+
+
+@pytest.mark.acceptance("K5")
+def test_a_database_that_is_away_does_not_hold_up_the_end(
+    server: Live, receiver: Receiver, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcements, "_LAST_WRITE_S", 0.1)
+
+    def refuse(_: object) -> None:
+        raise errors.ServiceUnavailable("The database could not be written.")
+
+    with httpx.Client(base_url=server.url, headers=AUTH) as client:
+        client.post("/webhooks", json={"webhook_url": receiver.url, "events": ["inference.complete"]})
+        monkeypatch.setattr(database, "write_now", refuse)
+        client.post("/inference", json=PROMPT)
+    server.server.should_exit = True
+    server.join()
 
 
 @pytest.mark.acceptance("K1")

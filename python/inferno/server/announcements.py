@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
+from inferno import errors
 from inferno.batch.jobs import Batch
 from inferno.models.pool import LoadReport
 from inferno.request import Usage
@@ -18,8 +20,15 @@ from inferno.webhooks import outbox
 from inferno.webhooks.deliverer import Deliverer
 from inferno.webhooks.endpoints import Webhook, list_webhooks
 
+log = logging.getLogger(__name__)
+
 #: How long the server believes what it knows of who wants to be told.
 _KNOWN_S = 3.0
+#: Events that may wait for a database that does not answer, and how long it is left alone before it is tried again.
+_MOST_WAITING = 10_000
+_DATABASE_PAUSE_S = 1.0
+#: How long a server that stops waits for it.
+_LAST_WRITE_S = 5.0
 
 
 def batch_ended(default_secret: str) -> Callable[[Connection, Batch], None]:
@@ -45,15 +54,25 @@ def _owners_secret(connection: Connection, batch: Batch) -> str | None:
     return next((webhook.secret for webhook in (*same, *owned)), None)
 
 
+class _Event(NamedTuple):
+    name: str
+    data: dict[str, Any]
+    user_id: str | None
+
+
 class Announcements:
-    """Tells webhooks of what leaves no trace in the database. Costs a request nothing while nobody wants to know."""
+    """Tells webhooks of what leaves no trace in the database. Costs a request nothing while nobody wants to know.
+
+    One task writes all that waits in one transaction, while more gathers; a database that is away is waited for.
+    """
 
     def __init__(self, database: Database, deliverer: Deliverer) -> None:
         self._database = database
         self._deliverer = deliverer
         self._webhooks: list[Webhook] = []
         self._known_until = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: list[_Event] = []
+        self._writing: asyncio.Task[None] | None = None
 
     def inference(self, user_id: str, request_id: str, model: str, usage: Usage, duration_ms: int) -> None:
         data = {
@@ -74,15 +93,20 @@ class Announcements:
         self._tell("model.loaded", data, None)
 
     async def settle(self) -> None:
-        """Wait until what was told stands in the outbox."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Wait until what was told stands in the outbox, but not for a database that is away."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=_LAST_WRITE_S)
+            self._writing.cancel()
 
-    def _tell(self, event: str, data: dict[str, Any], user_id: str | None) -> None:
-        if time.monotonic() < self._known_until and not self._is_wanted(event, user_id):
+    def _tell(self, name: str, data: dict[str, Any], user_id: str | None) -> None:
+        if time.monotonic() < self._known_until and not self._is_wanted(name, user_id):
             return
-        task = asyncio.get_running_loop().create_task(self._announce(event, data, user_id))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if len(self._waiting) >= _MOST_WAITING:
+            log.error("webhooks are not told of %s: too much waits for the database", name)
+            return
+        self._waiting.append(_Event(name, data, user_id))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.get_running_loop().create_task(self._write())
 
     def _is_wanted(self, event: str, user_id: str | None) -> bool:
         return any(
@@ -90,13 +114,32 @@ class Announcements:
             for webhook in self._webhooks
         )
 
-    async def _announce(self, event: str, data: dict[str, Any], user_id: str | None) -> None:
+    async def _write(self) -> None:
+        while told := list(self._waiting):
+            try:
+                await self._announce(told)
+            except errors.ServiceUnavailable as error:
+                log.warning("announcements wait: %s", error.message)
+                await asyncio.sleep(_DATABASE_PAUSE_S)
+                continue
+            except Exception:
+                log.exception("webhooks could not be told of %d events", len(told))
+            del self._waiting[: len(told)]
+
+    async def _announce(self, told: Sequence[_Event]) -> None:
         if time.monotonic() >= self._known_until:
             self._webhooks = await self._database.read(list_webhooks)
             self._known_until = time.monotonic() + _KNOWN_S
-        if self._is_wanted(event, user_id):
-            await self._database.write(lambda connection: outbox.announce(connection, event, data, user_id))
-            self._deliverer.wake()
+        wanted = [event for event in told if self._is_wanted(event.name, event.user_id)]
+        if not wanted:
+            return
+
+        def write(connection: Connection) -> None:
+            for event in wanted:
+                outbox.announce(connection, event.name, event.data, event.user_id)
+
+        await self._database.write(write)
+        self._deliverer.wake()
 
     def changed(self) -> None:
         """A webhook was made, changed or deleted."""
