@@ -17,6 +17,7 @@ from inferno.errors import AuthenticationFailed
 from inferno.identity.callers import Caller
 from inferno.request import Request
 from inferno.server import websocket
+from inferno.server.websocket_protocol import GuardedWebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -424,6 +425,24 @@ def test_a_lost_connection_cancels_everything(live: Live, talk: Talk) -> None:
     generation = live.engine.next()
     talk.connection.socket.shutdown(2)
     assert live.engine.cancelled.get(timeout=PATIENCE_S) == generation.sequence_ids
+
+
+def test_text_for_who_has_just_left_is_no_fault_of_ours(
+    live: Live, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk.ask("a", stream=True)
+    generation = live.engine.next()
+    lost = GuardedWebSocket.connection_lost
+
+    def speak_and_lose(connection: GuardedWebSocket, exc: Exception | None) -> None:
+        live.engine.say(generation, "late")  # so that it is sent before the end has been read
+        lost(connection, exc)
+
+    monkeypatch.setattr(GuardedWebSocket, "connection_lost", speak_and_lose)
+    talk.connection.socket.shutdown(2)
+    assert live.engine.cancelled.get(timeout=PATIENCE_S) == generation.sequence_ids
+    lines = httpx.get(f"{live.url}/metrics", headers=AUTH).text.splitlines()
+    assert 'inferno_inference_failures_total{code="CLIENT_LEFT",model="llama-2-7b"} 1.0' in lines
 
 
 def test_requests_are_counted(talkative: Live, open_to: Open) -> None:

@@ -29,6 +29,10 @@ PUBLIC_BODY_BYTES = 16 * 1024
 T = TypeVar("T")
 
 
+class ClientLeft(ClientDisconnect, ConnectionError):
+    """The client has hung up, as sending to it has shown."""
+
+
 class SlowReader(ConnectionError):
     """The client is there but has not read for too long."""
 

@@ -17,7 +17,7 @@ from inferno import errors
 from inferno.identity.limits import Admission, Exceeded
 from inferno.request import new_id
 from inferno.server import cors, rate_limit
-from inferno.server.call import REQUEST_ID, Answer, SlowReader
+from inferno.server.call import REQUEST_ID, Answer, ClientLeft, SlowReader
 from inferno.server.errors import STATUS, UNEXPECTED, envelope, headers
 from inferno.server.route import RouteSpec, SocketSpec
 from inferno.server.services import Services
@@ -119,7 +119,7 @@ class Exchange:
         return name in _LOOPBACK_NAMES or name in map(str.lower, ours)
 
     async def send(self, message: Message) -> None:
-        """Raises SlowReader when the client has not read for `stream_write_timeout_s`."""
+        """Raises ClientLeft, and SlowReader when the client has not read for `stream_write_timeout_s`."""
         if message["type"] in ("http.response.start", "websocket.accept"):
             self._status = message.get("status", _SWITCHING_PROTOCOLS)
             message = {**message, "headers": [*message.get("headers", ()), *self._own_headers()]}
@@ -131,7 +131,7 @@ class Exchange:
         except TimeoutError:
             raise SlowReader from None
         except OSError:
-            raise ClientDisconnect from None
+            raise ClientLeft from None
 
     def _own_headers(self) -> list[tuple[bytes, bytes]]:
         spec: RouteSpec | SocketSpec | None = getattr(self._scope.get("route"), "spec", None)

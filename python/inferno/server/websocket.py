@@ -25,7 +25,7 @@ from inferno.identity.authentication import presented_credential
 from inferno.identity.callers import Caller
 from inferno.request import Request, Result
 from inferno.server.body import Body
-from inferno.server.call import Call, SlowReader
+from inferno.server.call import Call, ClientLeft, SlowReader
 from inferno.server.dialects import websocket as dialect
 from inferno.server.errors import UNEXPECTED
 from inferno.server.inference import accepted, refuse_cancelled
@@ -260,10 +260,10 @@ class Connection:
         await self._emit({"type": "websocket.close", "code": int(code), "reason": reason})
 
     async def _emit(self, event: Message) -> None:
-        """One event at a time. Raises ClientDisconnect after a close, SlowReader."""
+        """One event at a time. Raises ClientLeft, also after a close, and SlowReader."""
         async with self._writing:
             if self._closed:
-                raise ClientDisconnect
+                raise ClientLeft
             self._closed = event["type"] == "websocket.close"
             await self._call.send(event)
 
