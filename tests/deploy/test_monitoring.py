@@ -138,6 +138,15 @@ def test_routes_and_metrics_in_descriptions_are_there(metrics: dict[str, set[str
     }
 
 
+def test_a_batch_alone_is_no_long_queue() -> None:
+    """The runner keeps more waiting than there are slots, as long as there is something to do."""
+    (rule,) = [rule for rule in RULES if rule.get("alert") == "InfernoQueueIsLong"]
+    (exception,) = [node for node in nodes(rule["expr"]) if str(getattr(node, "op", "")) == "unless"]
+    (selector,) = selectors(str(exception.rhs))
+    assert selector.name == "inferno_batch_items"
+    assert [(matcher.name, matcher.value) for matcher in selector.matchers.matchers] == [("state", "running")]
+
+
 # ---- the dashboard ----
 
 
