@@ -364,6 +364,19 @@ bool KvState::adopt(Slot slot, Position n) {
     });
 }
 
+// A batch that ends before its last pass leaves llama.cpp looking for cells where another stream ends: it puts back, of
+// the streams of a pass, the heads of as many first ones. A token would then lie behind a gap, and the slot never again
+// in rows. Cells that are adopted are followed by the next; shifting no cells has an empty slot begin at its first.
+void KvState::find_end(Slot slot) {
+    const llama_memory_t memory = llama_get_memory(context_);
+    const Position       n      = length(slot);
+    if (n > 0 && in_rows(slot, n)) {
+        adopt(slot, n);
+    } else if (n == 0 && by_rows() && llama_memory_can_shift(memory)) {
+        llama_memory_seq_add(memory, slot, 0, -1, 1);
+    }
+}
+
 SavedState KvState::save(Slot slot) const {
     const Position n = length(slot);
     if (n == 0 || !in_rows(slot, n)) {

@@ -26,6 +26,10 @@ public:
     // False when an edit failed: what the slots it names hold is unknown, and later edits are not done.
     bool apply(const std::vector<CacheEdit> & edits);
 
+    // After a batch that was not computed to its end, in which `slot` had rows: what is computed next lies behind what
+    // the slot holds.
+    void find_end(Slot slot);
+
     bool by_rows() const { return !caches_.empty(); }
     // What a token's rows take; 0 unless they can be moved.
     size_t token_bytes() const;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <future>
+#include <set>
 
 #include "error.h"
 #include "kernels/weights_buffer.h"
@@ -83,7 +84,11 @@ public:
         for (const BatchRow & row : batch.rows) {
             add_row(batch_.get(), row.slot, row.position, row.token, row.want_logits);
         }
-        return status_of(process(generation_.get(), LLAMA_PROCESS_TYPE_DECODE, batch_.get()));
+        const DecodeStatus status = status_of(process(generation_.get(), LLAMA_PROCESS_TYPE_DECODE, batch_.get()));
+        if (status != DecodeStatus::ok) {
+            find_ends(batch);
+        }
+        return status;
     }
 
     const float * logits(size_t row) override {
@@ -128,6 +133,16 @@ private:
             return llama_process(context, type, batch);
         } catch (const std::exception &) {
             return -3;
+        }
+    }
+
+    void find_ends(const Batch & batch) {
+        std::set<Slot> slots;
+        for (const BatchRow & row : batch.rows) {
+            slots.insert(row.slot);
+        }
+        for (const Slot slot : slots) {
+            kv_state_->find_end(slot);
         }
     }
 

@@ -209,6 +209,32 @@ TEST(abort_stops_a_decode_and_trim_repairs_it) {
     }
 }
 
+// The pass of slot 2 is one that an abort leaves out.
+TEST(after_an_abort_rows_lie_where_they_are_looked_for) {
+    for (const size_t held : {63, 0}) {
+        if (Model * model = generator()) {
+            const std::vector<Token> text(kBlockTokens, 100);
+            Batch                    before;
+            add_rows(before, 0, text);
+            add_rows(before, 2, {text.begin(), text.begin() + static_cast<std::ptrdiff_t>(held)});
+            CHECK(model->decode(before) == DecodeStatus::ok);
+            Batch aborted;
+            aborted.rows = {{0, kBlockTokens, 100, true}, {2, static_cast<Position>(held), 100, true}};
+            model->set_abort(true);
+            CHECK(model->decode(aborted) == DecodeStatus::aborted);
+            model->set_abort(false);
+            Batch after;
+            after.edits = {{CacheEdit::Kind::trim, 0, kBlockTokens},
+                           {CacheEdit::Kind::trim, 2, static_cast<Position>(held)}};
+            add_rows(after, 2, text, held);
+            CHECK(model->decode(after) == DecodeStatus::ok);
+            Batch stash;
+            stash.edits.push_back({CacheEdit::Kind::stash, 2, 0, -1, {std::make_shared<SavedState>()}});
+            CHECK(model->decode(stash) == DecodeStatus::ok);
+        }
+    }
+}
+
 TEST(full_slot_has_no_space) {
     if (Model * model = generator()) {
         const auto long_text = std::vector<Token>(static_cast<size_t>(model->context_size()), 100);
