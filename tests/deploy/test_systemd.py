@@ -15,7 +15,7 @@ import httpx
 import pytest
 from inferno.cli.main import cli
 
-from tests.deploy.files import DEPLOY, longest_stop_s, seconds, settings_of
+from tests.deploy.files import DEPLOY, PAGE, longest_stop_s, seconds, settings_of
 
 UNIT = (DEPLOY / "systemd" / "inferno.service").read_text()
 PROGRAM = "/opt/inferno/bin/inferno"
@@ -66,6 +66,16 @@ def test_its_user_is_made() -> None:
     made = (DEPLOY / "systemd" / "inferno.sysusers").read_text().splitlines()[-1].split()
     assert made[:2] == ["u", *values("User")]
     assert values("User") == values("Group")
+
+
+def test_commands_beside_it_are_told_where_its_database_is() -> None:
+    (section,) = [part for part in PAGE.split("\n## ") if part.startswith("systemd")]
+    commands = [line for line in section.replace("\\\n", "").splitlines() if f"{PROGRAM} security" in line]
+    assert commands
+    given = dict(pair.split("=", 1) for pair in values("Environment"))
+    for command in commands:
+        assert f"--config {given['INFERNO_CONFIG']}" in command
+        assert f"--data-dir {given['INFERNO_DATA_DIR']}" in command
 
 
 # Linux 6.3's own form of MemoryDenyWriteExecute=, which systemd uses since 254.
