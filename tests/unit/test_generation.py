@@ -258,10 +258,10 @@ async def test_an_embedding_job_keeps_the_order_of_the_inputs() -> None:
     assert embeddings.usage == Usage(6)
 
 
-async def test_a_cancelled_embedding_is_a_failure() -> None:
+async def test_an_embedding_that_is_cut_off_may_be_asked_for_again() -> None:
     job = EmbeddingJob(EmbeddingRequest(model="m", inputs=[TextPrompt("a")]), [7], lambda ids: None)
     job.feed(finish(7, "cancelled"))
-    with pytest.raises(errors.InferenceFailed):
+    with pytest.raises(errors.ServiceUnavailable):
         await job.result()
 
 

@@ -303,8 +303,8 @@ def _merged(first: Delta, second: Delta) -> Delta:
 
 def _vector(finish: Finish) -> bytes:
     raise_for(finish)
-    if finish.embedding is None:
-        raise errors.InferenceFailed("The embedding was cancelled before it was complete.")
+    if finish.embedding is None:  # cancelled, and not by who waits for it
+        raise errors.ServiceUnavailable("The embedding was cut off: the model was unloaded.", retry_after=1)
     return finish.embedding
 
 
