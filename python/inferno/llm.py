@@ -359,6 +359,9 @@ class TextStream(Iterator[str]):
         """Stop generating. What has been generated can still be read; the finish reason is `cancelled`."""
         self._generation.cancel()
 
+    def __del__(self) -> None:
+        self.cancel()  # events() does so only when it has been begun
+
     def __enter__(self) -> Self:
         return self
 

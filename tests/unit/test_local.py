@@ -10,6 +10,7 @@ from fake_core import MEMORY, FakeCore
 from inferno import errors
 from inferno.engine.embedding import PART
 from inferno.engine.local import LocalEngine
+from inferno.llm import TextStream
 from inferno.request import Delta, EmbeddingRequest, Event, Finish, Request, TextPrompt
 
 pytestmark = pytest.mark.anyio
@@ -249,11 +250,13 @@ def test_an_interrupt_cancels_what_is_waited_for() -> None:
     assert core.cancelled == [1]
 
 
-def test_dropping_an_iterator_cancels() -> None:
+@pytest.mark.parametrize("pieces_read", [0, 1])
+def test_dropping_a_stream_cancels(pieces_read: int) -> None:
     engine, core = make()
-    events = engine.events(engine.submit_now(request("hang")))
-    next(events)
-    del events
+    stream = TextStream(engine, engine.submit_now(request("hang")))
+    for _ in range(pieces_read):
+        next(stream)
+    del stream
     gc.collect()
     assert core.open_ids == []
 
