@@ -339,18 +339,23 @@ class TextStream(Iterator[str]):
     """Text as it is generated. Leaving a `with` block, or dropping the object, cancels what is not generated yet."""
 
     def __init__(self, engine: LocalEngine, generation: Generation) -> None:
+        self._engine = engine
         self._generation = generation
         self._collector = Collector(generation.request)
         self._events = engine.events(generation)
 
     def __next__(self) -> str:
-        for index, event in self._events:
-            if piece := _collected(self._collector, index, event, self.cancel):
-                return piece
-        raise StopIteration
+        while True:
+            for index, event in self._events:
+                if piece := _collected(self._collector, index, event, self.cancel):
+                    return piece
+            if self._generation.exhausted:
+                raise StopIteration
+            self._events = self._engine.events(self._generation)  # an exception has ended a wait, and cancelled
 
     def result(self) -> Result:
-        """The complete result, pieces already read included; waits for what is still to come."""
+        """The complete result, pieces already read included; waits for what is still to come. Raises the error that
+        ended the text."""
         for _ in self:
             pass
         return self._collector.result()
@@ -382,16 +387,20 @@ class AsyncTextStream(AsyncIterator[str]):
         self._events: AsyncGenerator[tuple[int, Event], None] | None = None
 
     async def __anext__(self) -> str:
-        if self._events is None:
+        if self._generation is None or self._events is None:
             self._generation = await self._engine.submit(self._request)
             self._events = self._generation.__aiter__()
-        async for index, event in self._events:
-            if piece := _collected(self._collector, index, event, self.cancel):
-                return piece
-        raise StopAsyncIteration
+        while True:
+            async for index, event in self._events:
+                if piece := _collected(self._collector, index, event, self.cancel):
+                    return piece
+            if self._generation.exhausted:
+                raise StopAsyncIteration
+            self._events = self._generation.__aiter__()  # an exception has ended a wait, and cancelled
 
     async def result(self) -> Result:
-        """The complete result, pieces already read included; waits for what is still to come."""
+        """The complete result, pieces already read included; waits for what is still to come. Raises the error that
+        ended the text."""
         async for _ in self:
             pass
         return self._collector.result()

@@ -1,8 +1,9 @@
 import asyncio
+import contextlib
 import gc
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ from fake_core import MEMORY, FakeCore
 from inferno import errors
 from inferno.engine.embedding import PART
 from inferno.engine.local import LocalEngine
-from inferno.llm import TextStream
+from inferno.llm import AsyncTextStream, TextStream
 from inferno.request import Delta, EmbeddingRequest, Event, Finish, Request, TextPrompt
 
 pytestmark = pytest.mark.anyio
@@ -227,9 +228,9 @@ def test_a_leading_thread_notices_what_others_drained() -> None:
     assert texts == ["a "]
 
 
-def test_an_interrupt_cancels_what_is_waited_for() -> None:
-    engine, core = make()
-    generation = engine.submit_now(request("hang"))
+@contextlib.contextmanager
+def interrupted() -> Iterator[None]:
+    """The block waits until Ctrl-C ends it."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -244,10 +245,47 @@ def test_an_interrupt_cancels_what_is_waited_for() -> None:
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
-            engine.result(generation)
+            yield
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_an_interrupt_cancels_what_is_waited_for() -> None:
+    engine, core = make()
+    generation = engine.submit_now(request("hang"))
+    with interrupted():
+        engine.result(generation)
     assert core.cancelled == [1]
+
+
+def test_an_interrupted_stream_has_a_result() -> None:
+    engine, _ = make()
+    stream = TextStream(engine, engine.submit_now(request("hang")))
+    with interrupted():
+        list(stream)
+    (choice,) = stream.result().choices
+    assert (choice.text, choice.finish_reason) == ("hang", "cancelled")
+
+
+async def test_an_asynchronous_stream_whose_wait_is_cancelled_has_a_result() -> None:
+    engine, _ = make()
+    stream = AsyncTextStream(engine, request("hang"))
+    assert await anext(stream) == "hang"
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)  # it begins to wait
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    (choice,) = (await stream.result()).choices
+    assert (choice.text, choice.finish_reason) == ("hang", "cancelled")
+
+
+def test_the_result_of_a_broken_stream_is_its_error() -> None:
+    engine, _ = make()
+    stream = TextStream(engine, engine.submit_now(request("broken")))
+    for _ in range(2):
+        with pytest.raises(errors.InferenceFailed, match="computed no numbers"):
+            stream.result()
 
 
 @pytest.mark.parametrize("pieces_read", [0, 1])

@@ -243,7 +243,7 @@ class Collector:
         self._request = request
         self._texts: dict[int, list[str]] = {}
         self._logprobs: dict[int, list[TokenLogprob]] = {}
-        self._choices: dict[int, Choice] = {}
+        self._finishes: dict[int, Finish] = {}
 
     def add(self, index: int, event: Event) -> None:
         """Raises InferenceFailed, RequestTimeout or InvalidRequest when `event` ends a sequence that way."""
@@ -251,26 +251,30 @@ class Collector:
             self._texts.setdefault(index, []).append(event.text)
             self._logprobs.setdefault(index, []).extend(event.logprobs)
             return
+        self._finishes[index] = event
         raise_for(event)
-        self._choices[index] = Choice(
-            index=index,
-            text="".join(self._texts.get(index, [])),
-            finish_reason=event.reason,
-            usage=event.usage,
-            timings=event.timings,
-            logprobs=self._logprobs.get(index, []),
-            stop_match=event.stop_match,
-        )
 
     def result(self) -> Result:
-        """Requires: every choice has had its Finish."""
-        choices = [self._choices[index] for index in sorted(self._choices)]
+        """Requires: every choice has had its Finish. Raises what `add` has raised."""
+        choices = [self._choice(index, finish) for index, finish in sorted(self._finishes.items())]
         return Result(
             id=self._request.id,
             model=self._request.model,
             created=self._request.created,
             choices=choices,
             usage=total_usage([choice.usage for choice in choices], self._request.n),
+        )
+
+    def _choice(self, index: int, finish: Finish) -> Choice:
+        raise_for(finish)
+        return Choice(
+            index=index,
+            text="".join(self._texts.get(index, [])),
+            finish_reason=finish.reason,
+            usage=finish.usage,
+            timings=finish.timings,
+            logprobs=self._logprobs.get(index, []),
+            stop_match=finish.stop_match,
         )
 
 
