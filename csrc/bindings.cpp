@@ -512,6 +512,10 @@ public:
 
     ~PyEngine() {
         const py::gil_scoped_release nogil;
+        if (engine_ && engine_->forked()) {
+            // Its parts would wait for a thread that is not there; memory goes when the process does.
+            [[maybe_unused]] const Engine * kept = engine_.release();
+        }
         engine_.reset();
     }
 
@@ -575,7 +579,7 @@ public:
         engine_->cancel(ids);
     }
 
-    py::list drain() { return to_python(engine_->events().drain()); }
+    py::list drain() { return engine_->forked() ? py::list() : to_python(engine_->events().drain()); }
 
     bool wait(double timeout_s) {
         const py::gil_scoped_release nogil;

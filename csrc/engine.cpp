@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include <unistd.h>
+
 namespace inferno {
 
 namespace {
@@ -57,7 +59,7 @@ Engine::Engine(std::shared_ptr<Model> model, const EngineOptions & options, std:
       worker_(model.get()), vocabulary_(model->vocabulary()), grammars_(vocabulary_),
       prefix_file_(std::move(prefix_file)),
       draft_model_(draft_model ? std::make_unique<DraftModel>(std::move(draft_model)) : nullptr),
-      scheduler_(scheduler_options(*model, options, draft_model_.get())), model_(std::move(model)) {
+      scheduler_(scheduler_options(*model, options, draft_model_.get())), model_(std::move(model)), process_(getpid()) {
     stats_.parallel        = worker_->parallel();
     stats_.kv_tokens_total = static_cast<int64_t>(worker_->parallel()) * worker_->context_size();
     thread_                = std::thread([this] { run(); });
@@ -65,6 +67,16 @@ Engine::Engine(std::shared_ptr<Model> model, const EngineOptions & options, std:
 
 Engine::~Engine() {
     close(0);
+}
+
+bool Engine::forked() const {
+    return getpid() != process_;
+}
+
+void Engine::check_process() const {
+    if (forked()) {
+        throw Error(ErrorCode::service_unavailable, "The model is in the process that this one was forked from.");
+    }
 }
 
 std::shared_ptr<const Model> Engine::model() const {
@@ -133,6 +145,7 @@ std::unique_ptr<Sequence> Engine::make_sequence(GenerationSpec && spec, TimePoin
 }
 
 std::vector<RequestId> Engine::submit(std::vector<GenerationSpec> specs) {
+    check_process();
     const std::shared_ptr<const Model> alive = model();
     if (!alive->info().can_generate) {
         throw Error(ErrorCode::invalid_request, "The model does not generate text.", "model");
@@ -156,6 +169,7 @@ std::vector<RequestId> Engine::submit(std::vector<GenerationSpec> specs) {
 }
 
 std::vector<RequestId> Engine::submit_embeddings(std::vector<EmbeddingSpec> specs) {
+    check_process();
     const std::shared_ptr<const Model> alive = model();
     if (!alive->info().can_embed) {
         throw Error(ErrorCode::invalid_request, "The model does not make embeddings.", "model");
@@ -179,6 +193,9 @@ std::vector<RequestId> Engine::submit_embeddings(std::vector<EmbeddingSpec> spec
 }
 
 void Engine::cancel(const std::vector<RequestId> & ids) {
+    if (forked()) {
+        return;
+    }
     const std::lock_guard<std::mutex> lock(mutex_);
     cancelled_.insert(ids.begin(), ids.end());
     const auto is_cancelled = [this](RequestId id) { return cancelled_.count(id) != 0; };
@@ -207,6 +224,9 @@ bool Engine::stopping() const {
 }
 
 void Engine::close(double grace_s) {
+    if (forked()) {
+        return;
+    }
     std::unique_lock<std::mutex> lock(mutex_);
     closing_ = true;
     commands_.notify_one();

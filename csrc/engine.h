@@ -2,6 +2,9 @@
 //
 // Wires rooms, owns no policy. Public functions may be called from any thread; none of them waits for a step, close()
 // aside. The engine thread waits for nobody: events pile up until they are drained.
+//
+// fork() does not take the thread along. In such a process an engine refuses work, and neither waits nor locks when it
+// is to cancel or close: a lock may have been held, and its condition variables waited for, when the process was forked.
 #pragma once
 
 #include <condition_variable>
@@ -15,6 +18,8 @@
 #include <unordered_set>
 #include <utility>
 #include <vector>
+
+#include <sys/types.h>
 
 #include "channel.h"
 #include "chat.h"
@@ -68,18 +73,21 @@ public:
     // (open_prefix_file()) or null, and starts the thread.
     Engine(std::shared_ptr<Model> model, const EngineOptions & options, std::unique_ptr<Model> draft_model = nullptr,
            std::unique_ptr<PrefixFile> prefix_file = nullptr);
-    // Cancels what runs, waits for the thread, frees the model.
+    // Cancels what runs, waits for the thread, frees the model. Not to be called where forked() is true.
     ~Engine();
     Engine(const Engine &)             = delete;
     Engine & operator=(const Engine &) = delete;
 
     // Queue places for all or for none. Ids rise in the order given. Throws Error: invalid_request (bounds, empty
-    // prompt, unknown token, bad grammar), context_length_exceeded, service_unavailable (queue full, closed).
+    // prompt, unknown token, bad grammar), context_length_exceeded, service_unavailable (queue full, closed, forked).
     std::vector<RequestId> submit(std::vector<GenerationSpec> specs);
     std::vector<RequestId> submit_embeddings(std::vector<EmbeddingSpec> specs);
 
     // Ends requests within one step, prompt computation included. Unknown and finished ids are ignored.
     void cancel(const std::vector<RequestId> & ids);
+
+    // True in a process that was forked from the engine's own. Events are then not to be drained: they are the other's.
+    bool forked() const;
 
     Channel & events() { return events_; }
     // Throws Error(inference_failed) once the engine thread has failed for good.
@@ -113,6 +121,7 @@ private:
 
     std::unique_ptr<Sequence> make_sequence(GenerationSpec && spec, TimePoint now);
     void check_prompt(const std::vector<Token> & prompt, int32_t limit) const;
+    void check_process() const;
     void check_room_locked(size_t n_new) const;
 
     // Engine thread.
@@ -183,6 +192,7 @@ private:
     std::condition_variable                ended_;
     bool                                   thread_ended_ = false;
 
+    const pid_t    process_;
     std::once_flag joined_;
     std::thread    thread_;
 };

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -423,3 +425,30 @@ def test_closing_with_grace_lets_texts_end(tiny_model: Path) -> None:
     llm.close(grace_s=30)
     assert stream.result().choices[0].finish_reason == "length"
     assert stream.result().usage.completion_tokens == 20
+
+
+_FORKING = """
+import os, signal, sys
+from inferno import LLM, errors
+
+llm = LLM(sys.argv[1], context_size=64)
+stream = llm.stream("Once", max_tokens=40, ignore_eos=True)
+if child := os.fork():
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(status, stream.result().usage.completion_tokens)
+else:
+    signal.alarm(60)
+    try:
+        llm.generate("a")
+    except errors.ServiceUnavailable:
+        del stream
+        llm.close()
+        del llm
+        sys.exit(7)
+"""
+
+
+def test_a_forked_process_is_refused_and_leaves_the_model_to_its_parent(tiny_model: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", _FORKING, str(tiny_model)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["7", "40"]
