@@ -7,8 +7,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <future>
+#include <memory>
 #include <sstream>
 #include <string>
 #include <type_traits>
@@ -449,16 +453,29 @@ std::vector<std::vector<Token>> read_prompts(const py::sequence & prompts, const
     return result;
 }
 
-// Reports to Python at most once per percent, and keeps an exception until the GIL is held again.
-class ProgressReport {
+// A load that Python watches: signals are handled meanwhile, and progress is reported at most once per percent. An
+// exception of either stops the load, and is kept until the GIL is held again.
+class WatchedLoad {
 public:
-    explicit ProgressReport(py::object callback) : callback_(std::move(callback)) {}
+    explicit WatchedLoad(py::object progress) : progress_(std::move(progress)) {}
 
-    LoadProgress function() {
-        if (callback_.is_none()) {
-            return {};
+    // Without the GIL. Python handles signals in its main thread, which may be the one that waits here.
+    std::shared_ptr<Model> run(const std::string & path, const EngineOptions & options) {
+        auto loading = std::async(std::launch::async, load_model, path, options,
+                                  [this](float fraction) { return go_on() && report(fraction); });
+        while (loading.wait_for(kSignalInterval) != std::future_status::ready) {
+            asked([] {
+                if (PyErr_CheckSignals() != 0) {
+                    throw py::error_already_set();
+                }
+                return true;
+            });
         }
-        return [this](float fraction) { return report(fraction); };
+        std::shared_ptr<Model> model = loading.get();
+        if (!go_on()) {
+            throw Error(ErrorCode::service_unavailable, "Loading the model was cancelled.");
+        }
+        return model;
     }
 
     void rethrow() {
@@ -468,35 +485,50 @@ public:
     }
 
 private:
+    static constexpr std::chrono::milliseconds kSignalInterval{20};
+
+    bool go_on() const { return !stopped_; }
+
     bool report(float fraction) {
         const int percent = static_cast<int>(fraction * 100);
-        if (percent == percent_) {
+        if (progress_.is_none() || percent == percent_) {
             return true;
         }
         percent_ = percent;
+        return asked([&] { return py::cast<bool>(progress_(fraction)); });
+    }
+
+    // What Python answers; false from the first exception on.
+    template <class Ask>
+    bool asked(Ask ask) {
         const py::gil_scoped_acquire gil;
+        if (stopped_) {
+            return false;
+        }
         try {
-            return py::cast<bool>(callback_(fraction));
+            return ask();
         } catch (py::error_already_set & error) {
-            error_ = std::make_unique<py::error_already_set>(error);
+            error_   = std::make_unique<py::error_already_set>(error);
+            stopped_ = true;
             return false;
         }
     }
 
-    py::object                               callback_;
-    int                                      percent_ = -1;
-    std::unique_ptr<py::error_already_set>   error_;
+    py::object                             progress_;
+    int                                    percent_ = -1;
+    std::atomic<bool>                      stopped_{false};
+    std::unique_ptr<py::error_already_set> error_;  // guarded by the GIL
 };
 
 class PyEngine {
 public:
     PyEngine(const std::string & path, const py::dict & fields, py::object progress) {
-        const auto     options = read_fields<EngineOptions>(kEngineFields, fields);
-        ProgressReport report(std::move(progress));
+        const auto  options = read_fields<EngineOptions>(kEngineFields, fields);
+        WatchedLoad load(std::move(progress));
         try {
             const py::gil_scoped_release     nogil;
             prepare_prefix_directory(options);
-            const std::shared_ptr<Model>     model = load_model(path, options, report.function());
+            const std::shared_ptr<Model>     model = load.run(path, options);
             std::unique_ptr<Model>           draft = load_draft_model(*model, options);
             info_                                  = model->info();
             context_size_                          = model->context_size();
@@ -505,7 +537,7 @@ public:
             memory_ += draft ? draft->memory() : MemoryEstimate{};
             engine_ = std::make_unique<Engine>(model, options, std::move(draft), open_prefix_file(path, options));
         } catch (const Error &) {
-            report.rethrow();
+            load.rethrow();
             throw;
         }
     }

@@ -1,7 +1,9 @@
 """The in-process face, on the real engine."""
 
+import _thread
 import asyncio
 import gc
+import signal
 import subprocess
 import sys
 import threading
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inferno import LLM, errors
+from inferno import LLM, _core, errors
 from inferno.request import TokenLogprob
 
 from tests.gguf_files import BOOL, U32, scalar, tiny_llama, write_split
@@ -404,6 +406,38 @@ def test_progress_may_stop_a_load(tiny_model: Path) -> None:
     assert seen[-1] == pytest.approx(1.0)
     with pytest.raises(errors.InfernoError):
         LLM(tiny_model, context_size=64, progress=lambda fraction: False)
+
+
+def test_ctrl_c_stops_a_load(smollm2: Path) -> None:
+    loading: list[bool] = []
+
+    def interrupt(*_: object) -> None:
+        loading.append(any(path.resolve() == smollm2.resolve() for path in Path("/proc/self/fd").iterdir()))
+        raise KeyboardInterrupt
+
+    def press(gate: threading.Lock) -> None:
+        with gate:
+            _thread.interrupt_main()
+
+    def load(gate: threading.Lock) -> None:
+        thread = threading.Thread(target=press, args=(gate,))
+        thread.start()
+        gate.release()
+        _core.Engine(str(smollm2))
+        thread.join()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        for _ in range(20):  # the thread may come too early or too late
+            gate = threading.Lock()
+            gate.acquire()
+            with pytest.raises(KeyboardInterrupt):
+                load(gate)
+            if loading[-1]:
+                break
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert loading[-1]
 
 
 def test_after_close(tiny_model: Path) -> None:
