@@ -55,10 +55,16 @@ void raise_python(const Error & error) {
 
 // ---- Python value -> member of a params struct ------------------------------------------------------------------
 
+// An int, or what stands for one in Python (numpy's, say), but no truth value.
 int64_t read_integer(const std::string & field, py::handle value) {
-    if (PyBool_Check(value.ptr()) == 0 && PyLong_Check(value.ptr()) != 0) {
+    if (PyBool_Check(value.ptr()) == 0 && PyIndex_Check(value.ptr()) != 0) {
+        const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+        if (!number) {
+            PyErr_Clear();
+            refuse(field, "an integer");
+        }
         int           overflow = 0;
-        const int64_t result   = PyLong_AsLongLongAndOverflow(value.ptr(), &overflow);
+        const int64_t result   = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
         if (overflow == 0) {
             return result;
         }
@@ -74,13 +80,10 @@ int64_t read_integer(const std::string & field, py::handle value) {
 }
 
 double read_number(const std::string & field, py::handle value) {
-    if (PyFloat_Check(value.ptr()) != 0) {
-        return PyFloat_AS_DOUBLE(value.ptr());
-    }
-    if (PyBool_Check(value.ptr()) != 0 || PyLong_Check(value.ptr()) == 0) {
+    if (PyBool_Check(value.ptr()) != 0 || PyNumber_Check(value.ptr()) == 0) {
         refuse(field, "a number");
     }
-    const double result = PyLong_AsDouble(value.ptr());
+    const double result = PyFloat_AsDouble(value.ptr());
     if (PyErr_Occurred() != nullptr) {
         PyErr_Clear();
         refuse(field, "a number in range");

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import operator
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias, overload
@@ -135,9 +137,9 @@ class LLM:
         A text or a list of token ids gives one Result with `n` choices. A list of those, of any length, is computed
         as one batch and gives a list of Results in the same order; one failure fails them all.
         """
-        requests = self._requests(prompt, n, timeout_s, priority, sampling)
-        results = self._run_all(requests)
-        return results[0] if _is_one(prompt) else results
+        prompts, is_one = _listed(prompt)
+        results = self._run_all(self._requests(prompts, n, timeout_s, priority, sampling))
+        return results[0] if is_one else results
 
     def stream(
         self, prompt: PromptLike, *, timeout_s: float | None = None, priority: int = 0, **sampling: Any
@@ -185,9 +187,9 @@ class LLM:
         self, prompt: Prompts, *, n: int = 1, timeout_s: float | None = None, priority: int = 0, **sampling: Any
     ) -> Result | list[Result]:
         """`generate` for event loops."""
-        requests = self._requests(prompt, n, timeout_s, priority, sampling)
-        results = await self._arun_all(requests)
-        return results[0] if _is_one(prompt) else results
+        prompts, is_one = _listed(prompt)
+        results = await self._arun_all(self._requests(prompts, n, timeout_s, priority, sampling))
+        return results[0] if is_one else results
 
     def astream(
         self, prompt: PromptLike, *, timeout_s: float | None = None, priority: int = 0, **sampling: Any
@@ -285,10 +287,9 @@ class LLM:
     # ---- inside -------------------------------------------------------------------------------------------------
 
     def _requests(
-        self, prompt: Prompts, n: int, timeout_s: float | None, priority: int, sampling: dict[str, Any]
+        self, prompts: Iterable[object], n: int, timeout_s: float | None, priority: int, sampling: dict[str, Any]
     ) -> list[Request]:
         checked = _sampling(sampling)
-        prompts: Any = [prompt] if _is_one(prompt) else prompt
         return [self._request(_prompt(item), n, timeout_s, priority, checked) for item in prompts]
 
     def _request(
@@ -501,16 +502,32 @@ def _check_names(given: Iterable[str], known: Sequence[_core.FieldRow]) -> None:
             raise errors.InvalidRequest(f"There is no field named {name}.{hint}", field=name)
 
 
-def _is_one(prompt: Prompts) -> bool:
-    return isinstance(prompt, str) or (len(prompt) > 0 and isinstance(prompt[0], int))
+def _listed(prompt: Prompts) -> tuple[list[object], bool]:
+    """(prompts, whether it is one and no list)"""
+    if isinstance(prompt, str):
+        return [prompt], True
+    items = _items(prompt)
+    return ([items], True) if items and isinstance(items[0], Integral) else (items, False)
 
 
 def _prompt(prompt: object) -> Prompt:
     if isinstance(prompt, str):
         return TextPrompt(prompt)
-    if isinstance(prompt, Sequence) and all(isinstance(token, int) for token in prompt):
-        return TokenPrompt(list(prompt))
-    raise errors.InvalidRequest("prompt must be text or a list of token ids.", field="prompt")
+    tokens = _items(prompt)
+    if not all(isinstance(token, Integral) for token in tokens):
+        raise _no_prompt()
+    return TokenPrompt([operator.index(token) for token in tokens])  # numpy's are no ints
+
+
+def _items(prompt: object) -> list[Any]:
+    """Of a list, a numpy array and the like. Bytes and mappings can be iterated over too, and mean something else."""
+    if not isinstance(prompt, Iterable) or isinstance(prompt, bytes | bytearray | memoryview | Mapping):
+        raise _no_prompt()
+    return list(prompt)
+
+
+def _no_prompt() -> errors.InvalidRequest:
+    return errors.InvalidRequest("prompt must be text or a list of token ids.", field="prompt")
 
 
 def _chat(messages: Messages) -> ChatPrompt:

@@ -302,6 +302,9 @@ def test_tokens_and_back(smol: LLM) -> None:
         ({"max_token": 3}, "max_token"),
         ({"temperature": 3}, "temperature"),
         ({"top_p": "x"}, "top_p"),
+        ({"top_p": True}, "top_p"),
+        ({"top_p": 1j}, "top_p"),
+        ({"top_k": True}, "top_k"),
         ({"stop": [""]}, "stop"),
         ({"n": 9}, "n"),
         ({"timeout_s": -1}, "timeout"),
@@ -318,7 +321,16 @@ def test_a_misspelt_field_gets_a_suggestion(llm: LLM) -> None:
         llm.generate("a", max_token=3)
 
 
-@pytest.mark.parametrize("prompt", ["", [["a"]], [3.5], [None]])
+def test_numbers_may_be_numpys(llm: LLM) -> None:
+    tokens = [5, 6, 7]
+    expected = llm.generate(tokens, max_tokens=5, temperature=0.5, seed=3).text
+    sampling = {"max_tokens": np.int64(5), "temperature": np.float32(0.5), "seed": np.uint8(3)}
+    assert llm.generate(np.array(tokens), **sampling).text == expected  # type: ignore[call-overload]
+    assert llm.generate(list(np.array(tokens)), **sampling).text == expected
+    assert [result.text for result in llm.generate(np.array([tokens] * 2), **sampling)] == [expected] * 2
+
+
+@pytest.mark.parametrize("prompt", ["", [["a"]], [3.5], [None], None, 5, b"ab", [b"ab"], {5: 6}])
 def test_bad_prompts(llm: LLM, prompt: object) -> None:
     with pytest.raises(errors.InvalidRequest) as caught:
         llm.generate(prompt)  # type: ignore[call-overload]
