@@ -331,6 +331,20 @@ def test_a_conversation(tmp_path: Path, tiny_model: Path) -> None:
             assert terminal.ended() == 0
 
 
+def test_a_message_that_does_not_fit_does_not_end_the_conversation(tmp_path: Path, tiny_model: Path) -> None:
+    environ = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}
+    with Terminal("run", str(tiny_model), "--max-tokens", "3", "--context-size", "256", env=environ) as terminal:
+        terminal.until("> ")
+        terminal.press(f"{'long ' * 300}\r")
+        terminal.until("the context holds 256. /clear starts over.")
+        for message in ("/clear", "hello"):
+            terminal.until("> ")
+            terminal.press(f"{message}\r")
+        terminal.until("> ")
+        terminal.press("\x04")
+        assert terminal.ended() == 0
+
+
 def test_ctrl_c_ends_an_answer_and_not_the_conversation(tmp_path: Path, smollm2: Path) -> None:
     environ = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}
     arguments = ("run", str(smollm2), "--min-tokens", "900", "--max-tokens", "900", "--context-size", "1024")

@@ -130,9 +130,13 @@ def _converse(llm: LLM, system: str | None, sampling: dict[str, Any], stream: bo
         if text.strip() == "/clear":
             messages = list(head)
         elif text.strip():
-            messages.append({"role": "user", "content": text})
-            told = _answered(llm.chat_stream(messages, **sampling), stream)
-            messages.append({"role": "assistant", "content": told})
+            asked = [*messages, {"role": "user", "content": text}]
+            try:
+                told = _answered(llm.chat_stream(asked, **sampling), stream)
+            except errors.ContextLengthExceeded as error:
+                output.err.print(f"{error.message} /clear starts over.", highlight=False)
+            else:
+                messages = [*asked, {"role": "assistant", "content": told}]
 
 
 def _answered(running: TextStream, stream: bool) -> str:
