@@ -229,7 +229,7 @@ def test_a_leading_thread_notices_what_others_drained() -> None:
 
 
 @contextlib.contextmanager
-def interrupted() -> Iterator[None]:
+def interrupted(engine: LocalEngine) -> Iterator[None]:
     """The block waits until Ctrl-C ends it."""
 
     def interrupt(*_: object) -> None:
@@ -253,7 +253,7 @@ def interrupted() -> Iterator[None]:
 def test_an_interrupt_cancels_what_is_waited_for() -> None:
     engine, core = make()
     generation = engine.submit_now(request("hang"))
-    with interrupted():
+    with interrupted(engine):
         engine.result(generation)
     assert core.cancelled == [1]
 
@@ -261,7 +261,7 @@ def test_an_interrupt_cancels_what_is_waited_for() -> None:
 def test_an_interrupted_stream_has_a_result() -> None:
     engine, _ = make()
     stream = TextStream(engine, engine.submit_now(request("hang")))
-    with interrupted():
+    with interrupted(engine):
         list(stream)
     (choice,) = stream.result().choices
     assert (choice.text, choice.finish_reason) == ("hang", "cancelled")
