@@ -464,8 +464,7 @@ public:
 
     // Without the GIL. Python handles signals in its main thread, which may be the one that waits here.
     std::shared_ptr<Model> run(const std::string & path, const EngineOptions & options) {
-        auto loading = std::async(std::launch::async, load_model, path, options,
-                                  [this](float fraction) { return go_on() && report(fraction); });
+        auto loading = start_loading(path, options, [this](float fraction) { return !stopped_ && report(fraction); });
         while (loading.wait_for(kSignalInterval) != std::future_status::ready) {
             asked([] {
                 if (PyErr_CheckSignals() != 0) {
@@ -475,7 +474,7 @@ public:
             });
         }
         std::shared_ptr<Model> model = loading.get();
-        if (!go_on()) {
+        if (stopped_) {
             throw Error(ErrorCode::service_unavailable, "Loading the model was cancelled.");
         }
         return model;
@@ -489,8 +488,6 @@ public:
 
 private:
     static constexpr std::chrono::milliseconds kSignalInterval{20};
-
-    bool go_on() const { return !stopped_; }
 
     bool report(float fraction) {
         const int percent = static_cast<int>(fraction * 100);

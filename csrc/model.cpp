@@ -327,12 +327,17 @@ std::unique_ptr<Model> load_here(const std::string & path, const EngineOptions &
 
 }  // namespace
 
-// In a thread of its own. What computes while a model is loaded leaves the thread a team of OpenMP threads, and once there
-// are more of them in a process than processors libgomp stops spinning: every operation of every step then waits for a
-// thread to wake. The teams of a thread end with it.
+// What computes while a model is loaded leaves the thread a team of OpenMP threads, and once there are more of them in a
+// process than processors libgomp stops spinning: every operation of every step then waits for a thread to wake. The
+// teams of a thread end with it.
+std::future<std::unique_ptr<Model>> start_loading(const std::string & path, const EngineOptions & options,
+                                                  const LoadProgress & progress) {
+    return std::async(std::launch::async, load_here, path, options, progress);
+}
+
 std::unique_ptr<Model> load_model(const std::string & path, const EngineOptions & options,
                                   const LoadProgress & progress) {
-    return std::async(std::launch::async, load_here, path, options, progress).get();
+    return start_loading(path, options, progress).get();
 }
 
 }  // namespace inferno

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <string>
@@ -143,7 +144,11 @@ public:
 // Called with 0..1 while weights are read; returning false gives up the load.
 using LoadProgress = std::function<bool(float)>;
 
-// Throws Error(invalid_request) when the file cannot be loaded with these options.
+// Loads in a thread of its own. The future throws Error(invalid_request) when the file cannot be loaded with these
+// options, and its destructor waits.
+std::future<std::unique_ptr<Model>> start_loading(const std::string & path, const EngineOptions & options,
+                                                  const LoadProgress & progress);
+// Waits for that.
 std::unique_ptr<Model> load_model(const std::string & path, const EngineOptions & options,
                                   const LoadProgress & progress);
 
