@@ -4,6 +4,7 @@
 #include <cassert>
 #include <iterator>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 namespace inferno {
@@ -212,7 +213,6 @@ bool Scheduler::follow(Sequence * sequence) {
     sequence->leader = leader;
     sequence->split  = promised.length;
     followers_[leader].emplace(sequence->split, sequence);
-    ++n_followers_;
     return true;
 }
 
@@ -222,7 +222,6 @@ void Scheduler::unfollow(Sequence * sequence) {
     if (found->second.empty()) {
         followers_.erase(found);
     }
-    --n_followers_;
 }
 
 void Scheduler::free_followers(Sequence * leader, Position computed) {
@@ -271,6 +270,11 @@ std::shared_ptr<SavedState> Scheduler::take_state(Sequence * sequence) {
         }
     }
     return std::exchange(sequence->saved, nullptr);
+}
+
+size_t Scheduler::n_waiting() const {
+    return std::accumulate(followers_.begin(), followers_.end(), queue_.size(),
+                           [](size_t n, const auto & of_leader) { return n + of_leader.second.size(); });
 }
 
 int32_t Scheduler::n_urgent(const Sequence * sequence) const {

@@ -94,7 +94,7 @@ public:
     std::vector<CacheEdit> keep_prefixes() { return cache_.evict_idle(); }
 
     const std::vector<Sequence *> & running() const { return running_; }
-    size_t n_waiting() const { return queue_.size() + n_followers_; }
+    size_t  n_waiting() const;
     int64_t cached_tokens() const { return cache_.cached_tokens(); }
     size_t  stored_bytes() const { return cache_.stored_bytes(); }
     uint64_t fetched_tokens() const { return cache_.fetched_tokens(); }
@@ -140,7 +140,6 @@ private:
     WaitingQueue                          queue_;          // followers are not in it
     std::vector<Sequence *>               running_;        // in order of start
     std::map<const Sequence *, Followers> followers_;      // by leader; none is empty
-    size_t                                n_followers_   = 0;
     size_t                                n_saved_       = 0;
     std::vector<CacheEdit>                pending_edits_;  // due before anything else of the next step
     bool                                  short_of_room_ = false;  // start nothing until a running sequence has left
