@@ -341,7 +341,7 @@ def test_an_item_that_was_cut_short_leaves_a_model_alone_that_is_away(
 def test_a_database_that_is_away_does_not_hold_up_the_end(
     serve: Callable[..., Live], silent_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_LAST_WRITE_S", 0.1)
+    monkeypatch.setattr(runner, "LAST_WRITE_S", 0.1)
     database = Database("")
     server = serve(silent_engine, database=database)
     with httpx.Client(base_url=server.url, headers=AUTH, timeout=10) as client:

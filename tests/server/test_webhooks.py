@@ -331,7 +331,7 @@ def test_a_receiver_that_hangs_keeps_no_other_waiting(
 def test_what_happens_while_the_database_is_away_is_told_later(
     on_server: httpx.Client, receiver: Receiver, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(announcements, "_DATABASE_PAUSE_S", 0.01)
+    monkeypatch.setattr(announcements, "RETRY_S", 0.01)
     refused = threading.Event()
 
     def refuse(_: object) -> None:
@@ -353,7 +353,7 @@ def test_what_happens_while_the_database_is_away_is_told_later(
 def test_a_database_that_is_away_does_not_hold_up_the_end(
     server: Live, receiver: Receiver, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(announcements, "_LAST_WRITE_S", 0.1)
+    monkeypatch.setattr(announcements, "LAST_WRITE_S", 0.1)
 
     def refuse(_: object) -> None:
         raise errors.ServiceUnavailable("The database could not be written.")

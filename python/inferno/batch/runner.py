@@ -18,7 +18,7 @@ from inferno.batch import jobs
 from inferno.batch.jobs import Batch, Claim, Outcome
 from inferno.models.pool import ModelPool
 from inferno.request import Request, Result, TextPrompt, new_id
-from inferno.store.database import Database
+from inferno.store.database import LAST_WRITE_S, RETRY_S, Database
 from inferno.telemetry.observation import Observation
 
 log = logging.getLogger(__name__)
@@ -35,10 +35,6 @@ _LOOK_S = 5.0
 #: How long to leave a model alone that is busy, loading or out of memory; doubles as long as it stays so.
 _PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
-#: How long to wait before a database that does not answer is tried again.
-_DATABASE_PAUSE_S = 1.0
-#: How long a server that stops waits for it; what is not written down then is done again.
-_LAST_WRITE_S = 5.0
 #: Errors that say nothing about the item: it gets another turn.
 _LATER = (errors.ServiceUnavailable, errors.ModelNotLoaded)
 #: Errors that say that no item of this model will ever run.
@@ -141,7 +137,7 @@ class BatchRunner:
                 return await self._database.write(work)
             except errors.ServiceUnavailable as error:
                 log.warning("batches wait: %s", error.message)
-                await asyncio.sleep(_DATABASE_PAUSE_S)
+                await asyncio.sleep(RETRY_S)
 
     # ---- one model's queue ----
 
@@ -290,7 +286,7 @@ class BatchRunner:
     async def _flush_in_time(self) -> None:
         """A database that is away does not hold up the end: to it this server is one that was killed."""
         try:
-            async with asyncio.timeout(_LAST_WRITE_S):
+            async with asyncio.timeout(LAST_WRITE_S):
                 await self._flush()
         except TimeoutError:
             log.warning("what became of %d batch items is not written down", len(self._outcomes))

@@ -15,7 +15,7 @@ from inferno.batch.jobs import Batch
 from inferno.models.pool import LoadReport
 from inferno.request import Usage
 from inferno.server.dialects.batch import render_status
-from inferno.store.database import Database
+from inferno.store.database import LAST_WRITE_S, RETRY_S, Database
 from inferno.webhooks import outbox
 from inferno.webhooks.deliverer import Deliverer
 from inferno.webhooks.endpoints import Webhook, list_webhooks
@@ -24,11 +24,8 @@ log = logging.getLogger(__name__)
 
 #: How long the server believes what it knows of who wants to be told.
 _KNOWN_S = 3.0
-#: Events that may wait for a database that does not answer, and how long it is left alone before it is tried again.
+#: Events that may wait for a database that does not answer.
 _MOST_WAITING = 10_000
-_DATABASE_PAUSE_S = 1.0
-#: How long a server that stops waits for it.
-_LAST_WRITE_S = 5.0
 
 
 def batch_ended(default_secret: str) -> Callable[[Connection, Batch], None]:
@@ -95,7 +92,7 @@ class Announcements:
     async def settle(self) -> None:
         """Wait until what was told stands in the outbox, but not for a database that is away."""
         if self._writing is not None:
-            await asyncio.wait({self._writing}, timeout=_LAST_WRITE_S)
+            await asyncio.wait({self._writing}, timeout=LAST_WRITE_S)
             self._writing.cancel()
 
     def _tell(self, name: str, data: dict[str, Any], user_id: str | None) -> None:
@@ -120,7 +117,7 @@ class Announcements:
                 await self._announce(told)
             except errors.ServiceUnavailable as error:
                 log.warning("announcements wait: %s", error.message)
-                await asyncio.sleep(_DATABASE_PAUSE_S)
+                await asyncio.sleep(RETRY_S)
                 continue
             except Exception:
                 log.exception("webhooks could not be told of %d events", len(told))

@@ -35,6 +35,10 @@ Lock: TypeAlias = AbstractContextManager[object]
 
 #: Seconds to wait for another writer before a transaction is given up.
 LOCK_TIMEOUT_S = 10.0
+#: How long who can wait leaves a database alone that does not answer.
+RETRY_S = 1.0
+#: How long a server that stops waits for it to take what is left; to it this server is then one that was killed.
+LAST_WRITE_S = 5.0
 _READERS = 2
 #: SQL dialects that there are tests for.
 _DIALECTS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}

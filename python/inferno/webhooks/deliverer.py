@@ -14,7 +14,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection
 
 from inferno import errors
-from inferno.store.database import Database
+from inferno.store.database import RETRY_S, Database
 from inferno.webhooks import outbound, outbox
 from inferno.webhooks.outbound import Policy
 from inferno.webhooks.outbox import Delivery
@@ -118,7 +118,7 @@ class Deliverer:
                 await self._settle(delivery, outcome)
         except errors.ServiceUnavailable as error:
             log.warning("a webhook waits: %s", error.message)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(RETRY_S)
 
     async def _send(self, delivery: Delivery, secrets: list[str]) -> Outcome:
         """A fault of ours is an outcome too: without one the attempt would be made again for ever."""
