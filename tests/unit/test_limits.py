@@ -45,6 +45,15 @@ async def reserve(limits: Limiter) -> None:
         await admission.reserve(characters=4, max_tokens=4)
 
 
+async def left(limits: Limiter, characters: int, max_tokens: int, subject: str = "key:a") -> int:
+    """What a request is told to be left of the tokens, once what it may take is set aside."""
+    async with limits.admit(subject) as admission:
+        assert admission is not None
+        await admission.reserve(characters, max_tokens)
+        assert admission.tokens is not None
+        return admission.tokens.remaining
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Moves the monotonic clock by hand."""
@@ -229,11 +238,7 @@ async def test_what_outlives_its_minute_is_charged_to_the_next(clock: Any) -> No
         await admission.reserve(40, 10)
         clock.forward(61)
         await admission.settle(70)
-    async with limits.admit("key:a") as admission:
-        assert admission is not None
-        await admission.reserve(0, 10)
-        assert admission.tokens is not None
-        assert admission.tokens.remaining == 20
+    assert await left(limits, 0, 10) == 20
 
 
 @pytest.mark.anyio
@@ -247,11 +252,7 @@ async def test_what_ends_just_after_its_minute_gives_nothing_back_to_the_next(cl
         await admission.reserve(0, 900)
         clock.forward(0.9)  # into the next window, though within the rounded second that a client is told of
         await admission.settle(10)
-    async with limits.admit("key:a") as admission:
-        assert admission is not None
-        await admission.reserve(0, 1)
-        assert admission.tokens is not None
-        assert admission.tokens.remaining == 989
+    assert await left(limits, 0, 1) == 989
 
 
 @pytest.mark.anyio
@@ -332,11 +333,7 @@ async def test_servers_share_counters_in_redis(redis_url: str, monkeypatch: pyte
         assert admission.tokens is not None
         assert admission.tokens.remaining == 0
         await admission.settle(4)
-    async with one.admit("key:b") as admission:
-        assert admission is not None
-        await admission.reserve(0, 1)
-        assert admission.tokens is not None
-        assert admission.tokens.remaining == 0
+    assert await left(one, 0, 1, "key:b") == 0
     for limits in (one, two):
         await limits._storage.bridge.get_connection().aclose()  # type: ignore[attr-defined]
 
